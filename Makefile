@@ -1,0 +1,71 @@
+# One environment, .venv, serves every target; it is made on first use and made anew when its inputs change.
+# PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="..." reaches the command that a target runs.
+
+ifdef PYTHON
+CANDIDATES := $(PYTHON)
+else
+CANDIDATES := python3.11 python3.12 python3
+endif
+
+EXTRAS := torch,jax,tune,perf,dev
+INPUTS := pyproject.toml constraints-py311.txt constraints-py312-gpu.txt
+STAMP := .venv/.installed
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env tune bench test test-all lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## make .venv with everything in it
+
+tune: $(STAMP) ## tune this machine and keep the winners; ARGS="--effort quick" and the like
+	@.venv/bin/sonew-autotune run $(ARGS)
+
+bench: $(STAMP) ## measure the step against fused AdamW and a copy
+	@.venv/bin/sonew-perf run $(ARGS)
+
+test: $(STAMP) ## formatter, linter, types, import contract and tests
+	@.venv/bin/python -m tests $(ARGS)
+
+test-all: $(STAMP) ## the same with the long tests
+	@.venv/bin/python -m tests --full $(ARGS)
+
+lint: $(STAMP) ## formatter, linter and types only
+	@.venv/bin/python -m tests --lint $(ARGS)
+
+format: $(STAMP) ## sort imports and format every file
+	@.venv/bin/python -m tests --format $(ARGS)
+
+clean: ## remove caches and build outputs (rm -r .venv removes the environment)
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# A candidate is judged by running it: a version manager's shim can be on PATH and still fail.
+$(STAMP): $(INPUTS)
+	@python=; reason="no candidate runs as Python 3.11 or 3.12"; \
+	for candidate in $(CANDIDATES); do \
+		"$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 || continue; \
+		if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+		reason="$$candidate has no venv module (on Debian and Ubuntu: apt-get install $$(basename $$candidate)-venv)"; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "error: $$reason; tried: $(CANDIDATES). Install one or pass PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! command -v "$${CXX:-c++}" >/dev/null && ! command -v g++ >/dev/null && ! command -v clang++ >/dev/null; then \
+		echo "warning: no C++ compiler (g++ or clang++): the CPU backend falls back to the slow reference" >&2; \
+	fi; \
+	case $$("$$python" -c 'import sys; print(sys.version_info[1])') in \
+		11) constraints=constraints-py311.txt ;; \
+		*) constraints=constraints-py312-gpu.txt ;; \
+	esac; \
+	echo "Making .venv with $$python and $$constraints: a few minutes. On Linux, PyPI's torch brings CUDA, about 3 GB."; \
+	"$$python" -m venv --clear .venv && \
+	.venv/bin/python -m pip install --quiet --constraint $$constraints --editable '.[$(EXTRAS)]' && \
+	if [ "$$(uname -s)" = Linux ]; then \
+		.venv/bin/python -m pip install --quiet --no-deps $$(grep -E '^jax-cuda[0-9]+-plugin==' $$constraints); \
+	fi && \
+	touch $@

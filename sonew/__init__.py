@@ -1,0 +1,12 @@
+"""SONew: the Sparsified Online Newton optimizer with tuned kernels. Importing this package loads no framework.
+
+Use `from sonew.torch import SONew` to train.
+"""
+
+from __future__ import annotations
+
+from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError, UnsupportedProblemError
+
+__all__ = ["BackendUnavailableError", "InvalidConfigError", "SonewError", "UnsupportedProblemError", "__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Backends: each module steps one kind of group and imports exactly one framework."""

@@ -1,0 +1,119 @@
+"""The compiled CPU backend: torch tensors stepped by `sonew_kernels/cpu.cpp` on torch's own OpenMP threads."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage
+
+from sonew.backends import native_build
+from sonew.backends.table import GroupTable, Leaf
+from sonew.config import Hyper, Plan, Problem
+
+KERNEL: Final = CPU.name
+ISAS: Final = ("avx512f", "avx2", "avx", "asimd")  # best first
+
+
+class _Group(ctypes.Structure):
+    """`struct Group` of cpu.cpp, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "direction")),
+        *((name, ctypes.c_void_p) for name in ("partials", "scales")),
+        *((name, ctypes.c_int64) for name in ("tensors", "tile_count", "update_tile_count", "elements", "segment", "block")),
+        *((name, ctypes.c_int64) for name in ("prefetch", "threads", "graft", "param_storage", "grad_storage")),
+    )
+
+
+def rejects(problem: Problem) -> str | None:
+    """Reason why this backend cannot take the problem, or None. Builds the band's library if the cache has none."""
+    if problem.device != "cpu":
+        return f"it steps tensors on the CPU, these are on {problem.device}"
+    if problem.band not in SUPPORTED_BANDS:
+        return f"band={problem.band} is not one of {list(SUPPORTED_BANDS)}"
+    for name in ("param_dtype", "grad_dtype"):
+        if getattr(problem, name) not in STORAGE_BYTES:
+            return f"{name}={getattr(problem, name)} is not one of {list(STORAGE_BYTES)}"
+    if problem.state_dtype != "float32":
+        return f"state_dtype={problem.state_dtype} is not float32"
+    try:
+        native_build.load_library(problem.band)
+    except native_build.NativeBuildError as error:
+        return str(error)
+    return None
+
+
+def environment() -> dict[str, str | int]:
+    """What a tuned configuration depends on: the CPU's model, its best vector extension, torch's threads, the compiler."""
+    features = native_build.cpu_features().split()
+    try:
+        toolchain = native_build.compiler_version(native_build.find_compiler())
+    except native_build.NativeBuildError:
+        toolchain = "none"
+    return {
+        "device": native_build.cpu_model(),
+        "capability": next((isa for isa in ISAS if isa in features), "generic"),
+        "threads": torch.get_num_threads(),
+        "toolchain": toolchain,
+    }
+
+
+class StepGroup:
+    """Steps a group with compiled code; `table` holds its buffers.
+
+    Raises:
+        NativeBuildError: the library can be neither found nor built.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None) -> None:
+        problem, config = plan.problem, plan.config.as_dict()
+        tile, update_tile = CPU.tile(config, problem.band), CPU.update_tile(config, problem.band)
+        self.table = table = GroupTable(leaves, band=problem.band, tile=tile, update_tile=update_tile, direction=direction)
+        self._group = _Group(
+            **{name: getattr(table, name).data_ptr() for name, kind in _Group._fields_ if kind is ctypes.c_void_p},
+            tensors=len(leaves),
+            tile_count=len(table.tiles),
+            update_tile_count=len(table.update_tiles),
+            elements=sum(leaf.param.numel() for leaf in leaves),
+            segment=config["segment"],
+            block=config["block"],
+            prefetch=config["prefetch"],
+            threads=config["threads"] or torch.get_num_threads(),
+            param_storage=Storage[problem.param_dtype.upper()],
+            grad_storage=Storage[problem.grad_dtype.upper()],
+        )
+        library, argument = native_build.load_library(problem.band), ctypes.byref(self._group)
+        phases = (library.sonew_prologue, library.sonew_direction, library.sonew_norms, library.sonew_update)
+        for phase in phases:
+            phase.argtypes, phase.restype = [ctypes.POINTER(_Group)], None
+        self._prologue, self._direction, self._norms, self._update = phases
+        self._argument = argument
+
+    def set_hyper(self, hyper: Hyper) -> None:
+        """Settings for the coming steps."""
+        self.table.set_hyper(hyper)
+        self._group.graft = Graft[hyper.graft.upper()]
+
+    def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
+        """This step's gradients; None leaves the tensor alone."""
+        self.table.bind(grads)
+
+    def prologue(self) -> None:
+        """Counts, corrections, old state around the segments' borders."""
+        self._prologue(self._argument)
+
+    def direction(self) -> None:
+        """Accumulate, factor, apply: state, direction and partial norms."""
+        self._direction(self._argument)
+
+    def norms(self) -> None:
+        """Scales from the partial norms."""
+        self._norms(self._argument)
+
+    def update(self) -> None:
+        """Write the parameters."""
+        self._update(self._argument)
+        self.table.unstage()

@@ -1,0 +1,19 @@
+"""Errors: every message names the value, the allowed set and the fix."""
+
+from __future__ import annotations
+
+
+class SonewError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidConfigError(SonewError, ValueError):
+    """A setting is outside its allowed set."""
+
+
+class UnsupportedProblemError(SonewError, NotImplementedError):
+    """The request is meaningful but nothing here implements it."""
+
+
+class BackendUnavailableError(SonewError, RuntimeError):
+    """An explicitly requested backend cannot run here; the message lists every backend with its reason."""

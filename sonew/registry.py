@@ -1,0 +1,33 @@
+"""The one table of backends, named as strings so that reading it imports none. Order is preference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRow:
+    """A backend.
+
+    Attributes:
+        name: what users pass as `backend=`.
+        framework: whose arrays it steps.
+        module: the module that implements it, loaded on first use.
+    """
+
+    name: str
+    framework: str
+    module: str
+
+
+BACKENDS: Final = (
+    BackendRow("triton", "torch", "sonew.backends.triton_torch"),
+    BackendRow("cpu", "torch", "sonew.backends.cpu_torch"),
+    BackendRow("reference", "torch", "sonew.backends.reference_torch"),
+)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names a user may ask for, "auto" first."""
+    return ("auto", *dict.fromkeys(row.name for row in BACKENDS))
