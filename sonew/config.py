@@ -33,7 +33,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_number(name: str, value: object, allowed: str, fix: str, inside: Callable[[float], bool]) -> None:
-    ok = _is_number(value) and math.isfinite(value) and inside(value)  # type: ignore[arg-type,operator]  # checked by _is_number
+    ok = _is_number(value) and math.isfinite(value) and inside(value)  # type: ignore[arg-type]  # checked by _is_number
     _require(name, value, allowed, fix, ok=ok)
 
 
@@ -78,9 +78,7 @@ class Hyper:
         band_ok = isinstance(self.band, int) and not isinstance(self.band, bool) and self.band >= 0
         _require("band", self.band, "an integer >= 0", "Use band=1 (tridiagonal) unless you have measured another.", ok=band_ok)
         _require("graft", self.graft, f"one of {list(GRAFTS)}", 'Use graft="adam" for a step scaled like Adam.', ok=self.graft in GRAFTS)
-        chain_ok = self.chain in ("tensor", "row") or (
-            isinstance(self.chain, int) and not isinstance(self.chain, bool) and self.chain >= 1
-        )
+        chain_ok = self.chain in ("tensor", "row") or (isinstance(self.chain, int) and not isinstance(self.chain, bool) and self.chain >= 1)
         _require("chain", self.chain, '"tensor", "row" or an integer >= 1', 'Use chain="tensor", the paper\'s choice.', ok=chain_ok)
 
 

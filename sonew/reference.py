@@ -63,15 +63,12 @@ def chain_links(xp: ModuleType, like: Array, band: int, chain: int) -> tuple[Arr
     return tuple((left > k) & (in_chain > k) for k in range(band + 1))
 
 
-def accumulate(
-    xp: ModuleType, momentum: Array, stats: Array, grad: Array, links: tuple[Array, ...], hyper: Hyper
-) -> tuple[Array, Array]:
+def accumulate(xp: ModuleType, momentum: Array, stats: Array, grad: Array, links: tuple[Array, ...], hyper: Hyper) -> tuple[Array, Array]:
     """Running means: m <- beta1 m + (1 - beta1) g and H_k[i] <- beta2 H_k[i] + (1 - beta2) g[i] g[i+k]; unlinked entries are 0."""
     numbers = decay_numbers(hyper)
     new_momentum = hyper.beta1 * momentum + numbers.one_minus_beta1 * grad
     rows = [
-        xp.where(link, hyper.beta2 * stats[k] + numbers.one_minus_beta2 * (grad * ahead(xp, grad, k)), 0.0)
-        for k, link in enumerate(links)
+        xp.where(link, hyper.beta2 * stats[k] + numbers.one_minus_beta2 * (grad * ahead(xp, grad, k)), 0.0) for k, link in enumerate(links)
     ]
     return new_momentum, xp.stack(rows)
 
@@ -220,9 +217,7 @@ def step(
         return param, momentum, stats
     flat = grad.reshape(-1)
     links = chain_links(xp, flat, hyper.band, chain_length(hyper.chain, tuple(param.shape)))
-    u, target, new_momentum, new_stats = direction(
-        xp, flat, momentum.reshape(-1), stats.reshape(hyper.band + 1, -1), count, links, hyper
-    )
+    u, target, new_momentum, new_stats = direction(xp, flat, momentum.reshape(-1), stats.reshape(hyper.band + 1, -1), count, links, hyper)
     if hyper.graft != "none":
         u = graft(xp, u, target)
     new_param = param - hyper.lr * (u.reshape(param.shape) + hyper.weight_decay * param)

@@ -8,75 +8,18 @@ The mathematics stands in `sonew.reference`, the state in `sonew.layout`; this f
 
 from __future__ import annotations
 
-import operator
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
-from sonew.backends.table import Leaf, direction_elements
-from sonew.config import STATE_DTYPES, Chain, GraftName, Hyper, Plan, Problem, chain_length
-from sonew.dispatch import StepGroup, Tuning, check_request, load_step_group, make_plan, split_launch_groups, step
-from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
+from sonew.config import STATE_DTYPES, Chain, GraftName, Hyper, Plan
+from sonew.dispatch import Tuning, check_request, step
+from sonew.errors import InvalidConfigError
+from sonew.layout import state_layout
+from sonew.torch_groups import GroupPlan, LaunchGroup, check_grad, check_param, dtype_name, plan_group
 
 __all__ = ["SONew"]
-
-_FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def _dtype_name(dtype: torch.dtype | str) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-class _Signature(NamedTuple):
-    """What a plan relies on: a change of it means a new plan."""
-
-    dtype: torch.dtype
-    device: torch.device
-    shape: torch.Size
-    grad_dtype: torch.dtype
-    grad_layout: torch.layout
-
-
-def _signature(param: torch.Tensor) -> _Signature:
-    grad = param if param.grad is None else param.grad
-    return _Signature(param.dtype, param.device, param.shape, grad.dtype, grad.layout)
-
-
-@dataclass(frozen=True, slots=True)
-class _LaunchGroup:
-    """Parameters stepped by the same launches, with what was true of them when the plan was made."""
-
-    leaves: tuple[Leaf, ...]
-    signatures: tuple[_Signature, ...]
-    plan: Plan
-    stepper: StepGroup
-
-    def is_stale(self, state: Mapping[torch.Tensor, Mapping[str, Any]]) -> bool:
-        """Whether a tensor that has a gradient, or its state, is no longer what the plan was made for."""
-        for leaf, signature in zip(self.leaves, self.signatures, strict=True):
-            if leaf.param.grad is not None:
-                held = state[leaf.param]
-                known = leaf.momentum is held.get(MOMENTUM) and leaf.stats is held.get(STATS) and leaf.count is held.get(COUNT)
-                if not known or _signature(leaf.param) != signature:
-                    return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class _GroupPlan:
-    """The launches of a parameter group, with the settings and the parameters they were made for."""
-
-    key: tuple[Any, ...]
-    params: tuple[torch.Tensor, ...]
-    launches: list[_LaunchGroup]
-
-    def covers(self, key: tuple[Any, ...], params: Sequence[torch.Tensor]) -> bool:
-        """Whether the settings and the very parameters are the same."""
-        return self.key == key and len(self.params) == len(params) and all(map(operator.is_, self.params, params))
 
 
 def _hyper(group: dict[str, Any]) -> Hyper:
@@ -92,33 +35,16 @@ def _hyper(group: dict[str, Any]) -> Hyper:
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    """Refuse a group's settings or parameters; `state_dtype` becomes a name."""
+    """Refuse a group's settings or parameters; `state_dtype` becomes a name, `betas` a tuple."""
     _hyper(group)
+    group["betas"] = tuple(group["betas"])  # a list could be changed in place, unseen
     check_request(group["backend"], group["tuning"])
-    group["state_dtype"] = _dtype_name(group["state_dtype"])
+    group["state_dtype"] = dtype_name(group["state_dtype"])
     if group["state_dtype"] not in STATE_DTYPES:
         msg = f"state_dtype={group['state_dtype']!r} is not one of {list(STATE_DTYPES)}. Use torch.float32."
         raise InvalidConfigError(msg)
     for param in group["params"]:
-        _check_param(param)
-
-
-def _check_param(param: torch.Tensor) -> None:
-    if param.dtype not in _FLOATING:
-        kind = "complex" if param.is_complex() else "non-floating"
-        allowed = [_dtype_name(dtype) for dtype in _FLOATING]
-        msg = f"SONew does not support {kind} parameters, got {param.dtype}: use {allowed} or another optimizer."
-        raise UnsupportedProblemError(msg)
-    if param.layout != torch.strided:
-        msg = f"SONew does not support sparse parameters, got layout {param.layout}. Make it dense or put it in another optimizer."
-        raise UnsupportedProblemError(msg)
-
-
-def _check_grad(param: torch.Tensor) -> None:
-    grad = param.grad
-    if grad is not None and grad.layout != torch.strided:
-        msg = f"SONew does not support sparse gradients, got layout {grad.layout}. Use sparse=False in the embedding."
-        raise UnsupportedProblemError(msg)
+        check_param(param)
 
 
 class SONew(torch.optim.Optimizer):
@@ -181,7 +107,7 @@ class SONew(torch.optim.Optimizer):
             "backend": backend,
             "tuning": tuning,
         }
-        self._plans: dict[int, _GroupPlan] = {}
+        self._plans: dict[int, GroupPlan] = {}
         self._settings: dict[int, tuple[tuple[Any, ...], Hyper]] = {}
         super().__init__(params, defaults)
 
@@ -258,69 +184,20 @@ class SONew(torch.optim.Optimizer):
             known = self._settings[index] = (current, _hyper(group))
         return known[1]
 
-    def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper) -> list[_LaunchGroup]:
+    def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper) -> list[LaunchGroup]:
         """The group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on."""
         plan_key = tuple(group[name] for name in ("band", "chain", "state_dtype", "backend", "tuning"))
         known = self._plans.get(index)
         stale = known is None or not known.covers(plan_key, group["params"])
         for param in group["params"]:
             if param.grad is not None and not self.state.get(param):
-                _check_grad(param)
+                check_grad(param)
                 self._init_state(param, group, hyper)
                 stale = True
         if known is None or stale or any(launch.is_stale(self.state) for launch in known.launches):
-            known = self._plans[index] = _GroupPlan(plan_key, tuple(group["params"]), self._plan_group(group, hyper))
+            known = self._plans[index] = GroupPlan(plan_key, tuple(group["params"]), plan_group(self.state, group, hyper))
         return known.launches
 
     def _init_state(self, param: torch.Tensor, group: dict[str, Any], hyper: Hyper) -> None:
         for name, spec in state_layout(tuple(param.shape), hyper.band, group["state_dtype"]).items():
             self.state[param][name] = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=param.device)
-
-    def _plan_group(self, group: dict[str, Any], hyper: Hyper) -> list[_LaunchGroup]:
-        """Sort the tensors that have state by device and type, cut them into launch groups, and plan each."""
-        classes: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-        for param in group["params"]:
-            if self.state.get(param):
-                _check_grad(param)
-                signature = _signature(param)
-                classes.setdefault((signature.device, signature.dtype, signature.grad_dtype), []).append(param)
-        launches = []
-        for params in classes.values():
-            lengths = [param.numel() for param in params]
-            splits = split_launch_groups(lengths)
-            needed = max(direction_elements([lengths[i] for i in split]) for split in splits)
-            buffer = torch.zeros(max(1, needed), dtype=torch.float32, device=params[0].device)
-            launches += [self._plan_launch([params[i] for i in split], group, hyper, buffer) for split in splits]
-        return launches
-
-    def _plan_launch(self, params: list[torch.Tensor], group: dict[str, Any], hyper: Hyper, buffer: torch.Tensor) -> _LaunchGroup:
-        lengths = [param.numel() for param in params]
-        signatures = tuple(_signature(param) for param in params)
-        problem = Problem(
-            device=params[0].device.type,
-            band=hyper.band,
-            chain="block" if isinstance(hyper.chain, int) else hyper.chain,
-            param_dtype=_dtype_name(signatures[0].dtype),
-            grad_dtype=_dtype_name(signatures[0].grad_dtype),
-            state_dtype=group["state_dtype"],
-            total=sum(lengths),
-            median=int(statistics.median(lengths)),
-        )
-        plan = make_plan(problem, framework="torch", backend=group["backend"], tuning=group["tuning"])
-        leaves = tuple(self._leaf(param, group, hyper) for param in params)
-        return _LaunchGroup(leaves, signatures, plan, load_step_group(plan)(leaves, plan, direction=buffer))
-
-    def _leaf(self, param: torch.Tensor, group: dict[str, Any], hyper: Hyper) -> Leaf:
-        """A tensor with its state, which is checked: kernels trust its shapes and types."""
-        state, shape = self.state[param], tuple(param.shape)
-        for name, spec in state_layout(shape, hyper.band, group["state_dtype"]).items():
-            held = state.get(name)
-            wanted = (spec.shape, getattr(torch, spec.dtype), param.device)
-            if not isinstance(held, torch.Tensor) or (tuple(held.shape), held.dtype, held.device) != wanted or not held.is_contiguous():
-                found = f"{held.dtype} of shape {tuple(held.shape)}" if isinstance(held, torch.Tensor) else repr(held)
-                msg = (
-                    f"the state of a parameter of shape {shape} has {name}: {found}; band={hyper.band} needs a contiguous {spec.dtype} "
-                    f"of shape {spec.shape} on {param.device}. Keep shape, band and state_dtype, or start from a fresh state."
-                )
-                raise InvalidConfigError(msg)
-        return Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, shape))

@@ -115,7 +115,8 @@ def parse_entry(raw: object) -> Entry:
         msg = f'kind is {data["kind"]!r}, expected "measured" or "static"'
         raise InvalidConfigError(msg)
     config = {str(name): _typed(f"config.{name}", value, int) for name, value in _typed("config", data["config"], dict).items()}
-    return Entry(key=key, kind=data["kind"], config=LaunchConfig.of(key.kernel, config), evidence=_typed("evidence", data["evidence"], dict))
+    evidence = _typed("evidence", data["evidence"], dict)
+    return Entry(key=key, kind=data["kind"], config=LaunchConfig.of(key.kernel, config), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ class _Group(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "direction")),
         *((name, ctypes.c_void_p) for name in ("partials", "scales")),
         *((name, ctypes.c_int64) for name in ("tensors", "tile_count", "update_tile_count", "elements", "segment", "block")),
-        *((name, ctypes.c_int64) for name in ("prefetch", "threads", "graft", "param_storage", "grad_storage")),
+        *((name, ctypes.c_int64) for name in ("threads", "graft", "param_storage", "grad_storage")),
     )
 
 
@@ -80,7 +80,6 @@ class StepGroup:
             elements=sum(leaf.param.numel() for leaf in leaves),
             segment=config["segment"],
             block=config["block"],
-            prefetch=config["prefetch"],
             threads=config["threads"] or torch.get_num_threads(),
             param_storage=Storage[problem.param_dtype.upper()],
             grad_storage=Storage[problem.grad_dtype.upper()],

@@ -169,6 +169,8 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         msg = f"{command[0]} cannot be run ({error}): install g++ or set CXX"
         raise NativeBuildError(msg) from error
     if done.returncode != 0:
-        msg = f"{shlex.join(command)} failed with status {done.returncode}: install g++ 9 or newer or set CXX\n{done.stderr.strip()[-4000:]}"
+        msg = (
+            f"{shlex.join(command)} failed with status {done.returncode}: install g++ 9 or newer or set CXX\n{done.stderr.strip()[-4000:]}"
+        )
         raise NativeBuildError(msg)
     return done

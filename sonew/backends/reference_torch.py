@@ -54,7 +54,7 @@ class StepGroup:
             if grad is None or grad.numel() == 0:
                 continue
             flat = grad.to(self._compute).reshape(-1)
-            links = reference.chain_links(torch, flat, self._hyper.band, leaf.chain)  # type: ignore[arg-type]  # mypy: module as value
+            links = reference.chain_links(torch, flat, self._hyper.band, leaf.chain)
             momentum, stats = leaf.momentum.reshape(-1), leaf.stats.reshape(self._hyper.band + 1, -1)
             u, target, new_momentum, new_stats = reference.direction(torch, flat, momentum, stats, leaf.count, links, self._hyper)
             momentum.copy_(new_momentum)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sonew_kernels.spec import Column, Slot, border_record
 
 from sonew.config import Hyper
 from sonew.reference import decay_numbers
+from sonew_kernels.spec import Column, Slot, border_record
 
 ALIGNMENT = 32  # elements: every piece's direction starts on a 128-byte line
 
@@ -99,17 +99,16 @@ class GroupTable:
         ):
             self._cells[:, column] = values
 
-        on_device = {"device": self.device}
-        self.rows = self._host if self.device.type == "cpu" else torch.empty_like(self._host, **on_device)
+        self.rows = self._host if self.device.type == "cpu" else torch.empty_like(self._host, device=self.device)
         self.tiles = torch.from_numpy(tiles).to(self.device)
         self.update_tiles = torch.from_numpy(update_tiles).to(self.device)
-        self.hyper = torch.zeros(len(Slot), dtype=torch.float32, **on_device)
-        self.corrections = torch.zeros((len(leaves), 2), dtype=torch.float32, **on_device)
-        self.edges = torch.zeros((len(tiles) + len(leaves), *border_record(band)), dtype=torch.float32, **on_device)
+        self.hyper = torch.zeros(len(Slot), dtype=torch.float32, device=self.device)
+        self.corrections = torch.zeros((len(leaves), 2), dtype=torch.float32, device=self.device)
+        self.edges = torch.zeros((len(tiles) + len(leaves), *border_record(band)), dtype=torch.float32, device=self.device)
         needed = max(1, sum(padded))
-        self.direction = torch.zeros(needed, dtype=torch.float32, **on_device) if direction is None else direction[:needed]
-        self.partials = torch.zeros((len(tiles), 2), dtype=torch.float64, **on_device)
-        self.scales = torch.zeros(len(leaves), dtype=torch.float32, **on_device)
+        self.direction = torch.zeros(needed, dtype=torch.float32, device=self.device) if direction is None else direction[:needed]
+        self.partials = torch.zeros((len(tiles), 2), dtype=torch.float64, device=self.device)
+        self.scales = torch.zeros(len(leaves), dtype=torch.float32, device=self.device)
 
         self._hyper: Hyper | None = None
         self._addresses: list[tuple[int, int]] = [(-1, -1)] * len(leaves)
@@ -139,7 +138,7 @@ class GroupTable:
     @staticmethod
     def _stage(staged: dict[int, torch.Tensor], i: int, tensor: torch.Tensor) -> int:
         """Address of the tensor in logical order, through a contiguous copy kept for the next step where it is strided."""
-        if tensor.is_contiguous():
+        if tensor.is_contiguous() and not tensor.is_neg():  # a negated view shares its base's address
             return tensor.data_ptr()
         if i not in staged:
             staged[i] = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)

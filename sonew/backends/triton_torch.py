@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
-from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage, triton_launches
 
 from sonew.backends.table import GroupTable, Leaf
 from sonew.config import Hyper, Plan, Problem
+from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage, triton_launches
 
 KERNEL: Final = "triton"
 OLDEST_CAPABILITY: Final = (8, 0)  # the oldest NVIDIA architecture that the kernels are compiled and tested for

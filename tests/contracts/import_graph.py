@@ -48,7 +48,7 @@ LAYERS: Final = (
         frameworks=1,
     ),
     Layer(name="dispatch", prefixes=("sonew.dispatch",), below=("specs", "kernels", "core"), frameworks=0),
-    Layer(name="torch surface", prefixes=("sonew.torch",), below=_SURFACE_BELOW, third_party=("torch",), frameworks=1),
+    Layer(name="torch surface", prefixes=("sonew.torch", "sonew.torch_groups"), below=_SURFACE_BELOW, third_party=("torch",), frameworks=1),
     Layer(name="jax surface", prefixes=("sonew.jax",), below=_SURFACE_BELOW, third_party=("jax", "optax"), frameworks=1),
     Layer(
         name="autotune",

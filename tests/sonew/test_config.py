@@ -15,7 +15,8 @@ from sonew.errors import InvalidConfigError, SonewError
 
 def problem(**changes: Any) -> Problem:
     """A valid problem with changes."""
-    return Problem(**{"device": "cpu", "band": 1, "total": 10, "median": 5} | changes)
+    values: dict[str, Any] = {"device": "cpu", "band": 1, "total": 10, "median": 5}
+    return Problem(**values | changes)
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -106,7 +107,15 @@ def test_chain_length(chain: Any, shape: tuple[int, ...], length: int) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("param_dtype", "int8"), ("grad_dtype", "torch.float32"), ("state_dtype", None), ("chain", 3), ("band", -1), ("total", -1), ("median", 2.5)],
+    [
+        ("param_dtype", "int8"),
+        ("grad_dtype", "torch.float32"),
+        ("state_dtype", None),
+        ("chain", 3),
+        ("band", -1),
+        ("total", -1),
+        ("median", 2.5),
+    ],
 )
 def test_problems_are_checked(field: str, value: Any) -> None:
     with pytest.raises(InvalidConfigError) as caught:

@@ -77,7 +77,7 @@ def test_whole_steps_equal_the_oracle(case: Case) -> None:
 
 
 @settings(max_examples=25)
-@given(cases())
+@given(cases().filter(lambda case: case.param.size >= 8))  # in fewer elements a mean of signed numbers may cancel to any degree
 def test_float32_stays_near_the_oracle(case: Case) -> None:
     case = replace_hyper(case, gamma=0.0, lr=1.0)  # a pivot near its threshold may fall on either side
     param, momentum, stats = run(case, np.float32)
@@ -184,11 +184,11 @@ def test_zero_couplings_decouple(band: int, cut: int, seed: int) -> None:
             assert_close(got[part], want, "exact", context="L")
 
 
-@given(hypers(), st.integers(1, 9), seeds())
-@settings(max_examples=20)
+@given(hypers(), st.integers(2, 9), seeds())
+@settings(max_examples=15)
 def test_chains_do_not_know_each_other(hyper: Hyper, chain: int, seed: int) -> None:
     """Ungrafted, a tensor cut into chains steps as its pieces do, to the last bit, also beside a chain of NaN and infinities."""
-    hyper, n = replace(hyper, chain=chain, graft="none"), 30
+    hyper, n = replace(hyper, chain=chain, graft="none"), 20
     grads = history(seed, (n,), band=hyper.band).astype(np.float64)
     grads[-1, n - n % chain - chain : n - n % chain] = np.resize([np.nan, np.inf, -np.inf], chain)
     got = directions(grads, hyper)

@@ -51,7 +51,7 @@ def test_torch_equals_numpy_in_float64(band: int, chain: Chain, graft: Any) -> N
 
 
 @pytest.mark.parametrize("namespace", ["torch", "jax"])
-@pytest.mark.parametrize(("band", "chain"), BAND_CHAINS)
+@pytest.mark.parametrize(("band", "chain"), BAND_CHAINS[:4])  # compiling band 8 takes jax ten seconds and says nothing new
 def test_float32_equals_numpy(namespace: str, band: int, chain: Chain) -> None:
     hyper = Hyper(band=band, chain=chain, lr=0.5, weight_decay=0.1)
     grads = history(band, (4, 9), band=band)
@@ -82,12 +82,13 @@ def test_singular_windows_and_overflow_equal_numpy(namespace: str) -> None:
 
 
 def test_jax_without_jit_equals_numpy() -> None:
+    hyper = Hyper(band=0)
     grads, param = history(4, (11,), band=1), np.linspace(-1, 1, 11, dtype=np.float32)
-    _, momentum, stats = run("numpy", grads[:-1], Hyper())
+    _, momentum, stats = run("numpy", grads[:-1], hyper)
     count = np.asarray(len(grads), np.int32)
-    want = reference.step(np, param, grads[-1], momentum, stats, count, Hyper())
+    want = reference.step(np, param, grads[-1], momentum, stats, count, hyper)
     arrays = [jnp.asarray(array) for array in (param, grads[-1], momentum, stats, count)]
-    got = reference.step(jnp, arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], Hyper())
+    got = reference.step(jnp, arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], hyper)
     for array, expected in zip(got, want, strict=True):
         assert_close(array, expected, "float32")
 

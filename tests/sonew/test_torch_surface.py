@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sonew.config import GRAFTS, Chain, Hyper
-from sonew.dispatch import SonewFallbackWarning
+from sonew import torch_groups
+from sonew.config import GRAFTS, Chain, Hyper, Plan, Problem
+from sonew.dispatch import SonewFallbackWarning, make_plan
 from sonew.torch import SONew
 from tests.expected import Expected, gradients, parameters, take_step
 from tests.tolerances import assert_close
@@ -234,3 +235,26 @@ def test_float64_on_auto_uses_the_reference_and_says_so() -> None:
     with pytest.warns(SonewFallbackWarning, match=r"cpu cannot run \(param_dtype=float64"):
         optimizer.step()
     assert [plan.backend for plan in optimizer.plans()] == ["reference"]
+
+
+@every_backend
+def test_a_plan_is_made_once(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a new step size nor gradients that come, go and move cost a look-up; a tensor that joins does."""
+    made: list[int] = []
+
+    def counted(problem: Problem, **choices: Any) -> Plan:
+        made.append(problem.total)
+        return make_plan(problem, **choices)
+
+    monkeypatch.setattr(torch_groups, "make_plan", counted)
+    params = parameters((6,), (2, 2), (3,))
+    optimizer = SONew(params, backend=backend)
+    rows = gradients(params[:2], band=1)
+    take_step(optimizer, params, [*rows[0], None])
+    for row in rows[1:4]:
+        optimizer.param_groups[0]["lr"] *= 0.5
+        take_step(optimizer, params, [row[0].clone(), None, None])
+    take_step(optimizer, params, [*rows[4], None])
+    assert made == [10]
+    take_step(optimizer, params, [*rows[5], torch.ones(3)])
+    assert made == [10, 13]

@@ -1,0 +1,5 @@
+"""`python -m sonew_perf` is `sonew-perf`."""
+
+from sonew_perf.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""What is timed: the tensors of a workload, and the optimizers and roofs that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+import torch
+
+from sonew.backends.table import Leaf
+from sonew.config import Hyper, Plan, chain_length
+from sonew.dispatch import load_step_group
+from sonew.layout import COUNT, MOMENTUM, STATS
+from sonew.torch import SONew
+from sonew_autotune.measure import Work, copy_roof
+from sonew_perf import autoencoder
+
+LR: Final = 1e-6  # parameters stay where they are however often a case is called
+TUNING_NOTES: Final = {"on": "", "off": ", untuned", "pinned": ", pinned"}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The tensors that one step updates."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def elements(self) -> int:
+        """Elements of all tensors."""
+        return sum(prod(shape) for shape in self.shapes)
+
+
+MODELS: Final[Mapping[str, Callable[[], Sequence[tuple[int, ...]]]]] = {"autoencoder": autoencoder.parameter_shapes}
+
+
+def one_tensor(size: int) -> Workload:
+    """A single tensor of so many elements."""
+    return Workload("one tensor", ((size,),))
+
+
+def whole_model(name: str) -> Workload:
+    """Every tensor of a model in `MODELS`."""
+    return Workload(name, tuple(MODELS[name]()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line of the benchmark.
+
+    Attributes:
+        name: unique in a run.
+        work: the call that is timed.
+        optimizer: what `work` steps; None for a roof.
+        settings: what distinguishes the case, for records.
+    """
+
+    name: str
+    work: Work
+    optimizer: torch.optim.Optimizer | None
+    settings: Mapping[str, str | int]
+
+
+def _tensors(workload: Workload, device: torch.device) -> list[torch.Tensor]:
+    """Parameters with fixed gradients, the same numbers for every case."""
+    generator = torch.Generator(device).manual_seed(0)
+    params = [torch.randn(shape, device=device, generator=generator) for shape in workload.shapes]
+    for param in params:
+        param.grad = torch.randn(param.shape, device=device, generator=generator)
+    return params
+
+
+def _adamw(params: Iterable[torch.Tensor], implementation: str) -> torch.optim.AdamW:
+    return torch.optim.AdamW(params, lr=LR, fused=implementation == "fused", foreach=implementation == "foreach")
+
+
+def adamw_case(workload: Workload, device: torch.device, implementation: str) -> Case:
+    """AdamW of torch, "fused" or "foreach"."""
+    optimizer = _adamw(_tensors(workload, device), implementation)
+    settings = {"optimizer": "AdamW", "implementation": implementation}
+    return Case(name=f"AdamW {implementation}", work=optimizer.step, optimizer=optimizer, settings=settings)
+
+
+def copy_case(workload: Workload, device: torch.device) -> Case:
+    """A copy of as many elements inside the device's memory."""
+    work = copy_roof(workload.elements, device=device.type)
+    return Case(name="copy", work=work, optimizer=None, settings={"roof": "copy"})
+
+
+def sonew_case(workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto") -> Case:
+    """`SONew.step()` as users call it."""
+    optimizer = SONew(_tensors(workload, device), lr=LR, band=band, tuning=tuning, backend=backend)  # type: ignore[arg-type]  # SONew checks the name
+    name = f"reference, band {band}" if backend == "reference" else f"SONew band {band}{TUNING_NOTES[tuning]}"
+    settings: dict[str, str | int] = {"optimizer": "SONew", "band": band, "backend": backend, "tuning": tuning}
+    return Case(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)
+
+
+def cases(workload: Workload, device: torch.device, bands: Sequence[int], tunings: Sequence[str], *, reference: bool) -> list[Case]:
+    """Every case of a run: the peers, the roof, SONew at each band and tuning mode, and the plain reference."""
+    peers = [adamw_case(workload, device, "fused"), adamw_case(workload, device, "foreach"), copy_case(workload, device)]
+    ours = [sonew_case(workload, device, band, tuning=tuning) for band in bands for tuning in tunings]
+    plain = [sonew_case(workload, device, band, backend="reference") for band in bands] if reference else []
+    return [*peers, *ours, *plain]
+
+
+def phase_works(optimizer: SONew) -> dict[str, Work]:
+    """The phases of a stepped optimizer's one launch group, each callable over and over.
+
+    Empty where phases mean nothing on their own: several launch groups, or the reference, whose phases hand results on.
+    """
+    plans: list[Plan] = optimizer.plans()
+    if len(plans) != 1 or not plans[0].config.kernel:
+        return {}
+    group = optimizer.param_groups[0]
+    params, hyper = group["params"], Hyper(lr=group["lr"], band=group["band"])
+    states = [optimizer.state[param] for param in params]
+    leaves = [
+        Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, tuple(param.shape)))
+        for param, state in zip(params, states, strict=True)
+    ]
+    stepper = load_step_group(plans[0])(leaves, plans[0])
+    stepper.set_hyper(hyper)
+    stepper.bind([param.grad for param in params])
+    return {name: getattr(stepper, name) for name in ("prologue", "direction", "norms", "update")}

@@ -1,0 +1,198 @@
+"""`sonew-perf`: run the step benchmark, train the autoencoder.
+
+Exit codes: 0 done, 2 wrong use or broken input, 3 could not judge (no device, stopped early, an optimum at the grid's edge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sonew.dispatch import TUNING_MODES
+from sonew.errors import SonewError
+from sonew_autotune.device import DEVICES, NoDeviceError, find_device
+from sonew_autotune.measure import REPORTED_ROUNDS
+from sonew_perf import report, runner, store, summary, training
+from sonew_perf.cases import MODELS, cases, one_tensor, whole_model
+from sonew_perf.errors import DataError
+from sonew_perf.idx import find_train_images, read_images
+from sonew_perf.machine import describe, headline
+
+WRONG_USE: Final = 2
+NOT_JUDGED: Final = 3
+BANDS: Final = [1, 4]
+TUNINGS: Final = ["on"]
+RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; the optima of both methods lie inside (perf/README.md)
+TRAINED_BANDS: Final = [1]
+METHODS: Final = list(training.METHODS)
+
+app = typer.Typer(help="Measure SONew's step beside its peers, and what training with it gains.", no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Errors that name their fix become one line and an exit code."""
+    try:
+        yield
+    except SonewError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(NOT_JUDGED if isinstance(error, NoDeviceError) else WRONG_USE) from error
+
+
+def _among(allowed: Sequence[str]) -> Callable[[object], object]:
+    """A check for an option's value or values; the message names the value and the allowed set."""
+
+    def check(value: object) -> object:
+        for name in value if isinstance(value, list) else [value]:
+            if name is not None and name not in allowed:
+                msg = f"{name!r} is not one of {list(allowed)}"
+                raise typer.BadParameter(msg)
+        return value
+
+    return check
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=_among(DEVICES))]
+Json = Annotated[bool, typer.Option("--json", help="Print the entries as JSON instead of tables.")]
+
+
+def _find(device: str) -> torch.device:
+    """The device to measure on; a GPU that is there but cannot be used is a loud line."""
+    found = find_device(device)
+    if found.warning is not None:
+        Console(stderr=True).print(found.warning, style="bold red", markup=False)
+    return torch.device(found.type)
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    *,
+    size: Annotated[int, typer.Option(min=1, help="Elements of the one tensor.")] = 4 * 2**20,
+    model: Annotated[str | None, typer.Option(help="Step this model's tensors instead.", callback=_among(list(MODELS)))] = None,
+    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = BANDS,
+    tuning: Annotated[list[str], typer.Option(help="on, off or pinned; repeatable.", callback=_among(TUNING_MODES))] = TUNINGS,
+    rounds: Annotated[int, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds.")] = 9,
+    reference: Annotated[bool, typer.Option(help="Time the plain reference too.")] = True,
+    device: Device = "auto",
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option(help="Write the entries to this file, replacing it.")] = None,
+) -> None:
+    """Time one optimizer step: SONew at each band, torch's AdamW fused and foreach, a copy, the plain reference."""
+    with _exit_codes():
+        where = _find(device)
+        machine = describe(where)
+        workload = one_tensor(size) if model is None else whole_model(model)
+        with Console(stderr=True).status(f"timing {workload.name} in {rounds} interleaved rounds"):
+            timed = cases(workload, where, list(dict.fromkeys(band)), list(dict.fromkeys(tuning)), reference=reference)
+            entries = runner.measure(workload, timed, rounds=rounds, device=where, machine=machine)
+        if output is not None:
+            store.write_entries(output, entries)
+    if as_json:
+        typer.echo(store.document(entries), nl=False)
+        return
+    console = Console()
+    console.print(report.speed_table(entries, headline(machine)))
+    if (phases := report.phase_table(entries)) is not None:
+        console.print(phases)
+    _print_lines(console, report.plan_lines({entry["case"]: [entry] for entry in entries}))
+
+
+def _train_all(runs: Sequence[training.Run], data: Path, device: torch.device, output: Path | None) -> list[store.Entry]:
+    """The entry of every run; with an output, new ones are in the file before the next run begins."""
+    images = read_images(find_train_images(data))
+    record = store.read_entries(output) if output is not None else []
+    entries: list[store.Entry] = []
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=len(runs))
+        results = training.train_all(runs, images, device, record)
+        for run in runs:
+            name = f"{run.label}, lr {run.lr:.4g}, seed {run.seed}"
+            progress.update(task, description=name)
+            entry, new = next(results)
+            entries.append(entry)
+            if new and output is not None:
+                record.append(entry)
+                store.write_entries(output, record)
+            progress.advance(task)
+            if not console.is_terminal:
+                typer.echo(f"{len(entries)}/{len(runs)} {name}: loss {entry['loss']}{'' if new else ' (recorded)'}", err=True)
+    return entries
+
+
+def _print_training(
+    runs: Sequence[training.Run], entries: Sequence[store.Entry], curves: Sequence[summary.Curve], comparisons: Sequence[summary.Comparison]
+) -> None:
+    last = min(training.LAST_STEPS, runs[0].steps)
+    title = f"MNIST autoencoder, {runs[0].steps} steps of {runs[0].batch} images, {training.LR_RULE} lr: mean loss of the last {last} steps"
+    by_label: dict[str, list[store.Entry]] = {}
+    for run, entry in zip(runs, entries, strict=True):
+        by_label.setdefault(run.label, []).append(entry)
+    console = Console()
+    console.print(report.grid_table(curves, title))
+    console.print(report.method_table(curves, by_label, headline(entries[0]["machine"])))
+    _print_lines(console, report.plan_lines(by_label))
+    _print_lines(console, [report.comparison_line(comparison) for comparison in comparisons])
+
+
+@app.command()
+def train(
+    *,
+    data: Annotated[
+        Path | None, typer.Option(envvar="SONEW_DATA", help="Folder with MNIST's train-images-idx3-ubyte, gzipped or not.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a run.")] = 300,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per method and learning rate.")] = 3,
+    lr: Annotated[list[float], typer.Option(min=0, help="Learning rates of the grid; repeatable.")] = RATES,
+    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = TRAINED_BANDS,
+    method: Annotated[list[str], typer.Option(help="sonew or adamw; repeatable.", callback=_among(METHODS))] = METHODS,
+    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1000,
+    device: Device = "auto",
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option(help="Record file: results are added as they come, and found there are reused.")] = None,
+) -> None:
+    """Train the MNIST autoencoder with each method over a grid of learning rates; compare the mean loss of the last 20 steps.
+
+    The learning rate is constant. Weights and order of the images depend on the seed alone.
+    """
+    with _exit_codes():
+        if data is None:
+            msg = "no images: neither --data nor SONEW_DATA is set. Name the folder that holds MNIST's train-images-idx3-ubyte(.gz)."
+            raise DataError(msg)
+        where = _find(device)
+        rates, bands, methods = sorted(set(lr)), list(dict.fromkeys(band)), list(dict.fromkeys(method))
+        runs = training.grid(methods, bands, rates, range(seeds), steps=steps, batch=batch)
+        try:
+            entries = _train_all(runs, data, where, output)
+        except KeyboardInterrupt:
+            kept = (
+                f"finished runs are in {output}: the same command goes on from there" if output else "pass --output to keep finished runs"
+            )
+            typer.echo(f"stopped; {kept}", err=True)
+            raise typer.Exit(NOT_JUDGED) from None
+    curves = summary.curves(runs, entries)
+    comparisons = summary.comparisons(curves)
+    if as_json:
+        typer.echo(store.document(entries), nl=False)
+    else:
+        _print_training(runs, entries, curves, comparisons)
+    if not all(comparison.judged for comparison in comparisons):
+        raise typer.Exit(NOT_JUDGED)

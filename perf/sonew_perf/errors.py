@@ -1,0 +1,13 @@
+"""Errors of the measurements: each names what was found, what was expected and the fix."""
+
+from __future__ import annotations
+
+from sonew.errors import SonewError
+
+
+class DataError(SonewError, ValueError):
+    """A data file is missing, or not what its format says."""
+
+
+class RecordError(SonewError, ValueError):
+    """A record file cannot be read as one."""

@@ -1,0 +1,55 @@
+"""What a number was measured on and with: device, threads, versions and plans, as a record quotes them."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+import sonew
+from sonew.backends.native_build import cpu_model
+from sonew.torch import SONew
+from sonew_kernels.spec import source_hash
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """Device, threads and versions."""
+    on_cpu = device.type == "cpu"
+    return {
+        "device": cpu_model() if on_cpu else torch.cuda.get_device_name(device),
+        "type": device.type,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "sonew": sonew.__version__,
+    }
+
+
+def describe_plans(optimizer: object) -> list[dict[str, object]]:
+    """What stepped the launch groups of a `SONew`, and why: backend, kernel and its source hash, configuration, provenance."""
+    plans = optimizer.plans() if isinstance(optimizer, SONew) else []
+    return [
+        {
+            "backend": plan.backend,
+            "kernel": plan.config.kernel,
+            "source_hash": source_hash(plan.config.kernel) if plan.config.kernel else "",
+            "config": plan.config.as_dict(),
+            "provenance": plan.provenance,
+        }
+        for plan in plans
+    ]
+
+
+def headline(machine: dict[str, str | int]) -> str:
+    """The description in one line, for titles."""
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("sonew", "torch", "triton", "python"))
+    return f"{machine['device']} ({machine['type']}), {machine['threads']} CPU threads, {versions}"

@@ -1,0 +1,132 @@
+"""Entries as tables for people."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sonew_perf.store import Entry
+from sonew_perf.summary import Cell, Comparison, Curve
+
+MEBI = 2**20
+
+
+def _multiple(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def _table(headers: Sequence[str]) -> Table:
+    """A table narrow enough for a terminal of 80 columns: the first column is text, the others are numbers."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index else "left")
+    return table
+
+
+def _titled(title: str, table: Table, notes: str = "") -> Group:
+    """The table under its title and above its notes, which a narrow table must not squeeze."""
+    return Group(Text(title, style="bold"), table, *([Text(notes, style="dim")] if notes else []), Text())
+
+
+def _configuration(config: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={value}" for name, value in config.items()) + ", " if config else ""
+
+
+def plan_lines(named: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """For each name the distinct plans of its entries: backend, configuration and where it comes from."""
+    return [
+        line
+        for name, entries in named.items()
+        for line in dict.fromkeys(
+            f"{name}: {plan['backend']}, {_configuration(plan['config'])}{plan['provenance']}"
+            for entry in entries
+            for plan in entry["plans"]
+        )
+    ]
+
+
+def speed_table(entries: Sequence[Entry], headline: str) -> Group:
+    """One row per case of `sonew-perf run`."""
+    workload, rounds = entries[0]["workload"], len(entries[0]["samples_ms"])
+    notes = (
+        f"{headline}; load average before the run {entries[0]['load_before']}\n{rounds} interleaved rounds: median ms; spread, 20th to "
+        "80th percentile over the median; multiples, median of the per-round ratios (AdamW: with its 95 % interval). B/elem: state. "
+        "MiB: peak of parameters, gradients, state and scratch."
+    )
+    tensors = f" ({workload['tensors']} tensors)" if workload["tensors"] > 1 else ""
+    title = f"One optimizer step: {workload['name']}{tensors}, {workload['elements']} {workload['dtype']} elements"
+    table = _table(("case", "ms", "spread", "x fused AdamW", "x copy", "B/elem", "MiB"))
+    for entry in entries:
+        against, ours = entry["against"], entry["settings"].get("backend") == "auto"
+        table.add_row(
+            entry["case"],
+            f"{entry['median_ms']:.2f}",
+            f"{(entry['p80_ms'] - entry['p20_ms']) / entry['median_ms']:.0%}",
+            _multiple(against["AdamW fused"]),
+            f"{against['copy']['median']:.2f}",
+            f"{entry['state_bytes'] / workload['elements']:.1f}",
+            "-" if entry["peak_bytes"] is None else f"{entry['peak_bytes'] / MEBI:.1f}",
+            style="bold" if ours else None,
+        )
+    return _titled(title, table, notes)
+
+
+def phase_table(entries: Sequence[Entry]) -> Group | None:
+    """Milliseconds per phase, for the cases that have phases of their own."""
+    phased = [entry for entry in entries if entry["phases_ms"]]
+    if not phased:
+        return None
+    table = _table(("case", *phased[0]["phases_ms"]))
+    for entry in phased:
+        table.add_row(entry["case"], *(f"{value:.3f}" for value in entry["phases_ms"].values()))
+    return _titled("Phases, each timed on its own (median ms)", table)
+
+
+def _loss(cell: Cell) -> str:
+    spread = f" ({min(cell.losses):.2f} to {max(cell.losses):.2f})" if len(cell.losses) > 1 else ""
+    return f"{cell.mean:.2f}{spread}"
+
+
+def grid_table(curves: Sequence[Curve], title: str) -> Group:
+    """Loss per learning rate and method: mean and range over the seeds, each method's best in bold."""
+    table = _table(("lr", *(curve.label for curve in curves)))
+    for row, cell in enumerate(curves[0].cells):
+        cells = [curve.cells[row] for curve in curves]
+        marked = [f"[bold]{_loss(c)}[/bold]" if c is curve.best else _loss(c) for c, curve in zip(cells, curves, strict=True)]
+        table.add_row(f"{cell.lr:.4g}", *marked)
+    return _titled(title, table, "Mean over the seeds (range); bold: the method's best.")
+
+
+def method_table(curves: Sequence[Curve], results: Mapping[str, Sequence[Entry]], headline: str) -> Group:
+    """Per method: best learning rate and whether it lies inside the grid, loss, time per step and the optimizer's part of it.
+
+    Args:
+        curves: the methods.
+        results: entries per method label.
+        headline: the machine.
+    """
+    table = _table(("method", "best lr", "optimum", "loss", "ms/step", "optimizer ms"))
+    for curve in curves:
+        entries = results[curve.label]
+        per_step, inside_step = (statistics.median(1000 * e[name] / e["steps"] for e in entries) for name in ("wall_s", "optimizer_s"))
+        table.add_row(
+            curve.label,
+            f"{curve.best.lr:.4g}",
+            "inside" if curve.inside else "[red]at edge[/red]",
+            _loss(curve.best),
+            f"{per_step:.1f}",
+            f"{inside_step:.2f}",
+        )
+    return _titled("Best of each method", table, headline)
+
+
+def comparison_line(comparison: Comparison) -> str:
+    """The comparison in a sentence, with its range over the seeds; negative is better."""
+    low, high = min(comparison.per_seed), max(comparison.per_seed)
+    line = f"{comparison.label} against {comparison.baseline}: {comparison.relative:+.1%} loss (seed by seed {low:+.1%} to {high:+.1%})"
+    return line if comparison.judged else f"{line}; not judged: an optimum lies at the edge of the grid, move the grid with --lr"

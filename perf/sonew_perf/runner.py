@@ -1,0 +1,82 @@
+"""Times the cases of a workload against each other and makes the entries of a record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+import torch
+
+from sonew.torch import SONew
+from sonew_autotune.measure import Ratio, Samples, interleave, paired_ratio
+from sonew_autotune.memory import held_bytes, peak_bytes
+from sonew_perf.cases import Case, Workload, phase_works
+from sonew_perf.machine import describe_plans
+from sonew_perf.store import Entry
+
+PEERS: Final = ("AdamW fused", "copy")  # what every case is a multiple of
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _ratio(ratio: Ratio) -> dict[str, float]:
+    return {name: _digits(value) for name, value in asdict(ratio).items()}
+
+
+def _phases(case: Case, device: torch.device) -> dict[str, float]:
+    """Median milliseconds of each phase, timed on its own after the cases."""
+    works = phase_works(case.optimizer) if isinstance(case.optimizer, SONew) else {}
+    timed = interleave(works, device=device.type) if works else {}
+    return {name: _digits(samples.median_ms) for name, samples in timed.items()}
+
+
+def _entry(case: Case, samples: Mapping[str, Samples], device: torch.device) -> Entry:
+    own = samples[case.name]
+    held = [case.optimizer] if case.optimizer is not None else []
+    return {
+        "case": case.name,
+        "settings": dict(case.settings),
+        "samples_ms": [_digits(value) for value in own.times_ms],
+        "repetitions": own.repetitions,
+        "median_ms": _digits(own.median_ms),
+        "p20_ms": _digits(own.p20_ms),
+        "p80_ms": _digits(own.p80_ms),
+        "against": {peer: _ratio(paired_ratio(own, samples[peer])) for peer in PEERS},
+        "state_bytes": held_bytes(case.optimizer.state) if case.optimizer is not None else 0,
+        "peak_bytes": peak_bytes(case.work, *held, device=device.type) if held else None,
+        "phases_ms": _phases(case, device),
+        "plans": describe_plans(case.optimizer),
+    }
+
+
+def measure(
+    workload: Workload, all_cases: Sequence[Case], *, rounds: int, device: torch.device, machine: Mapping[str, str | int]
+) -> list[Entry]:
+    """Time every case in interleaved rounds.
+
+    Args:
+        workload: what the cases work on.
+        all_cases: the cases, the peers among them.
+        rounds: samples per case.
+        device: where they run.
+        machine: its description, for the record.
+
+    Returns:
+        One entry per case in their order: samples, median, 20th and 80th percentile in ms, paired ratios to fused AdamW and to
+        the copy, state and peak bytes (parameters and gradients included in the peak), phases, plans.
+    """
+    load = round(os.getloadavg()[0], 2)
+    samples = interleave({case.name: case.work for case in all_cases}, rounds=rounds, device=device.type)
+    shared = {
+        "kind": "step time",
+        "workload": {"name": workload.name, "tensors": len(workload.shapes), "elements": workload.elements, "dtype": "float32"},
+        "machine": dict(machine),
+        "load_before": load,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return [{**shared, **_entry(case, samples, device)} for case in all_cases]

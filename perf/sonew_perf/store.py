@@ -1,0 +1,71 @@
+"""Record files: `{"schema_version": ..., "entries": [...]}`, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sonew_perf.errors import RecordError
+
+SCHEMA_VERSION: Final = 1
+Entry = dict[str, Any]
+
+
+def document(entries: Sequence[Entry]) -> str:
+    """The entries as JSON text, an entry per line so that a committed record shows readable differences."""
+    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
+    return f'{{"schema_version": {SCHEMA_VERSION}, "entries": [\n{lines}\n]}}\n'
+
+
+def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """Replace the record in one step: a reader, or the next run after a kill, sees the old file or the new one.
+
+    Raises:
+        RecordError: the place cannot be written.
+    """
+    text = document(entries)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp's 0600 is for secrets, a record is for reading
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error}. Pass a writable --output."
+        raise RecordError(msg) from error
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The entries of a record, none where there is no file.
+
+    Raises:
+        RecordError: the file is not a record of this version.
+    """
+    if not path.exists():
+        return []
+    fix = "Move it away or pass another --output."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} is not readable as JSON ({error}). {fix}"
+        raise RecordError(msg) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        msg = f"{path} has schema_version {version!r}, expected {SCHEMA_VERSION}. {fix}"
+        raise RecordError(msg)
+    entries = content.get("entries")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        msg = f"{path} has no list of entries. {fix}"
+        raise RecordError(msg)
+    return entries
