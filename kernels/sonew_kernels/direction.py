@@ -75,7 +75,6 @@ def direction_block(
         CHAINED: some chain may end inside its tensor. PIECES: some piece is not a whole tensor.
     """
     TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 3) * 2 * BAND
     lane = tl.arange(0, BLOCK)
     first = tile * TILE
     to_end = tl.minimum(length - first, BLOCK).to(tl.int32)

@@ -46,7 +46,16 @@ def save_borders(momentum, stats, record, border, length, mask, BAND: tl.constex
 
 @triton.jit
 def prologue_table(
-    rows, tiles, hyper, corrections, edges, tile_count, BAND: tl.constexpr, TILE: tl.constexpr, BORDERS: tl.constexpr, POSITIONS: tl.constexpr
+    rows,
+    tiles,
+    hyper,
+    corrections,
+    edges,
+    tile_count,
+    BAND: tl.constexpr,
+    TILE: tl.constexpr,
+    BORDERS: tl.constexpr,
+    POSITIONS: tl.constexpr,
 ):
     """Prologue of a group; a program takes BORDERS consecutive tiles of the group, and each tile its left border."""
     tile = tl.program_id(0).to(tl.int64) * BORDERS + tl.arange(0, BORDERS)
@@ -67,9 +76,7 @@ def prologue_table(
         stats = tl.load(cells + STATS, mask=mask, other=0).to(tl.pointer_type(tl.float32))
         record = edges + (tile + row) * ((BAND + 3) * 2 * BAND)
         border = index * TILE
-        save_borders(
-            momentum[:, None], stats[:, None], record[:, None], border[:, None], length[:, None], mask[:, None], BAND, POSITIONS
-        )
+        save_borders(momentum[:, None], stats[:, None], record[:, None], border[:, None], length[:, None], mask[:, None], BAND, POSITIONS)
 
 
 @triton.jit

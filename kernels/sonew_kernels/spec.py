@@ -145,13 +145,15 @@ def source_hash(spec_name: str) -> str:
 
 def _triton_default(band: int) -> dict[str, int]:
     """Analytic default: wide tiles while registers allow, at most four elements per thread from band 4 on."""
-    block, warps = {0: (1024, 8), 1: (1024, 8), 2: (512, 8), 3: (512, 8), 4: (256, 4)}.get(band, (128, 4))
+    block, warps = {0: (1024, 8), 1: (1024, 8), 2: (512, 8), 3: (512, 8), 4: (256, 4), 5: (256, 4), 6: (256, 4)}.get(band, (128, 4))
     return {"block": block, "num_warps": warps, "update_block": 1024, "update_num_warps": 4}
 
 
 def _triton_rejects(config: Mapping[str, int], band: int) -> str | None:
     if reason := reject_unknown(TRITON, config):
         return reason
+    if band not in SUPPORTED_BANDS:
+        return f"band={band} is not in {SUPPORTED_BANDS[0]}..{SUPPORTED_BANDS[-1]}"
     if config["block"] < 8 * band:
         return f"block={config['block']} is below 8 * band = {8 * band}: the halo would cost more than the work"
     for block, warps in (("block", "num_warps"), ("update_block", "update_num_warps")):
@@ -192,7 +194,7 @@ class TritonLaunch:
 
 
 def triton_launches(config: Mapping[str, int], band: int) -> dict[str, TritonLaunch]:
-    """Launch of every kernel under a configuration: prologue (per 64 tiles), direction (per tile), norms (per tensor), update (per tile)."""
+    """Launch of every kernel under a configuration: prologue (per 64 tiles), direction and update (per tile), norms (per tensor)."""
     tile = TRITON.tile(config, band)
     borders = 64
     positions = 1 << max(2 * band - 1, 0).bit_length()
@@ -208,12 +210,14 @@ def triton_launches(config: Mapping[str, int], band: int) -> dict[str, TritonLau
 
 def _cpu_default(band: int) -> dict[str, int]:
     """Analytic default: segments that leave work for every core, blocks whose windows stay in the first-level cache."""
-    return {"segment": 65536, "block": 1024 if band <= 2 else 512, "threads": 0, "prefetch": 1}
+    return {"segment": 16384, "block": 1024, "threads": 0}
 
 
 def _cpu_rejects(config: Mapping[str, int], band: int) -> str | None:
     if reason := reject_unknown(CPU, config):
         return reason
+    if band not in SUPPORTED_BANDS:
+        return f"band={band} is not in {SUPPORTED_BANDS[0]}..{SUPPORTED_BANDS[-1]}"
     if config["segment"] < config["block"]:
         return f"segment={config['segment']} is below block={config['block']}"
     return None
@@ -222,12 +226,11 @@ def _cpu_rejects(config: Mapping[str, int], band: int) -> str | None:
 CPU: Final = KernelSpec(
     name="cpu",
     device="cpu",
-    sources=("cpu.cpp",),
+    sources=("cpu.cpp", "cpu_block.h", "cpu_vector.h"),
     tunables=(
         Tunable(name="segment", values=(4096, 16384, 65536, 262144, 1048576), meaning="elements one thread takes at a time"),
         Tunable(name="block", values=(256, 512, 1024, 2048), meaning="elements of a cache-resident block inside a segment"),
         Tunable(name="threads", values=(0, 1, 2, 4, 8, 16, 32, 64), meaning="OpenMP threads; 0: torch.get_num_threads()"),
-        Tunable(name="prefetch", values=(0, 1), meaning="1: ask for the next block's streams while this one computes"),
     ),
     default=_cpu_default,
     rejects=_cpu_rejects,

@@ -57,13 +57,9 @@ def update_block(param, direction, out, scale, hyper, tile, length, STORAGE: tl.
     first = tile * BLOCK
     u = direction.to(tl.pointer_type(tl.float32))
     if (first + BLOCK <= length) & ((param | direction | out) % LINE == 0):
-        step_elements(
-            storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, True
-        )
+        step_elements(storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, True)
     else:
-        step_elements(
-            storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, False
-        )
+        step_elements(storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, False)
 
 
 @triton.jit
@@ -84,6 +80,4 @@ def update_direct(param, direction, scales, hyper, param_out, length, STORAGE: t
     """Update phase of one leaf, one update tile per program; `param_out` may be `param`."""
     tile = tl.program_id(0).to(tl.int64)
     size = tl.full((), length, tl.int64)
-    update_block(
-        param.to(tl.int64), direction.to(tl.int64), param_out.to(tl.int64), tl.load(scales), hyper, tile, size, STORAGE, BLOCK
-    )
+    update_block(param.to(tl.int64), direction.to(tl.int64), param_out.to(tl.int64), tl.load(scales), hyper, tile, size, STORAGE, BLOCK)

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage
 
 from sonew.backends import native_build
 from sonew.backends.table import GroupTable, Leaf
 from sonew.config import Hyper, Plan, Problem
+from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage
 
 KERNEL: Final = CPU.name
 ISAS: Final = ("avx512f", "avx2", "avx", "asimd")  # best first
 
 
+BUFFERS: Final = ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "direction", "partials", "scales")
+NUMBERS: Final = (
+    *("tensors", "tile_count", "update_tile_count", "elements", "segment", "block"),
+    *("threads", "graft", "param_storage", "grad_storage"),
+)
+
+
 class _Group(ctypes.Structure):
     """`struct Group` of cpu.cpp, field by field."""
 
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "direction")),
-        *((name, ctypes.c_void_p) for name in ("partials", "scales")),
-        *((name, ctypes.c_int64) for name in ("tensors", "tile_count", "update_tile_count", "elements", "segment", "block")),
-        *((name, ctypes.c_int64) for name in ("threads", "graft", "param_storage", "grad_storage")),
-    )
+    _fields_ = (*((name, ctypes.c_void_p) for name in BUFFERS), *((name, ctypes.c_int64) for name in NUMBERS))
 
 
 def rejects(problem: Problem) -> str | None:
@@ -73,7 +75,7 @@ class StepGroup:
         tile, update_tile = CPU.tile(config, problem.band), CPU.update_tile(config, problem.band)
         self.table = table = GroupTable(leaves, band=problem.band, tile=tile, update_tile=update_tile, direction=direction)
         self._group = _Group(
-            **{name: getattr(table, name).data_ptr() for name, kind in _Group._fields_ if kind is ctypes.c_void_p},
+            **{name: getattr(table, name).data_ptr() for name in BUFFERS},
             tensors=len(leaves),
             tile_count=len(table.tiles),
             update_tile_count=len(table.update_tiles),

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Final
 
 import sonew_kernels
-from sonew_kernels.spec import Column, Graft, Slot, Storage
-
 from sonew import paths
 from sonew.errors import BackendUnavailableError
+from sonew_kernels.spec import CPU, Column, Graft, Slot, Storage, source_hash
 
-SOURCE: Final = Path(sonew_kernels.__file__).parent / "cpu.cpp"
+FOLDER: Final = Path(sonew_kernels.__file__).parent
+SOURCE: Final = "cpu.cpp"
 CANDIDATES: Final = ("c++", "g++", "clang++")
 # Never -ffast-math or -ffinite-math-only: they delete NaN tests and flush denormals in the whole process. Contraction to fused
 # multiply-adds is the same for every element, because each formula has one body. The OpenMP runtime is not linked: its
@@ -104,17 +104,25 @@ def _cpuinfo() -> list[str]:
 
 def library_path(band: int, command: tuple[str, ...]) -> Path:
     """Where the library of this band lies once built with this compiler on this CPU."""
-    parts = (*command, compiler_version(command), cpu_features(), platform.machine(), *FLAGS, *definitions())
-    digest = hashlib.sha256("\n".join(parts).encode() + SOURCE.read_bytes()).hexdigest()[:16]
+    parts = (
+        source_hash(CPU.name),
+        str(band),
+        *command,
+        compiler_version(command),
+        cpu_features(),
+        platform.machine(),
+        *FLAGS,
+        *definitions(),
+    )
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return paths.cache_dir() / f"cpu-band{band}-{digest}.so"
 
 
-@cache
-def load_library(band: int) -> ctypes.CDLL:
-    """The library of this band, built if the cache has no sound one (2 to 5 s); torch must have been imported.
+def find_or_build(band: int) -> Path:
+    """A sound library of this band, from the cache or just built (1 to 4 s).
 
     Raises:
-        NativeBuildError: no compiler, a failing build, an unusable cache folder or a library that does not load.
+        NativeBuildError: no compiler, a failing build or an unusable cache folder.
     """
     command = find_compiler()
     path = library_path(band, command)
@@ -127,6 +135,17 @@ def load_library(band: int) -> ctypes.CDLL:
     except OSError as error:
         msg = f"the library cache {path.parent} cannot be used ({error}): make it writable or set SONEW_CACHE_DIR to a folder that is"
         raise NativeBuildError(msg) from error
+    return path
+
+
+@cache
+def load_library(band: int) -> ctypes.CDLL:
+    """The library of this band; torch must have been imported.
+
+    Raises:
+        NativeBuildError: as `find_or_build`, or the library does not load.
+    """
+    path = find_or_build(band)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -154,7 +173,7 @@ def _build(band: int, command: tuple[str, ...], path: Path) -> None:
     """Compile beside the target, seal with the digest, then move into place in one step."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         built = Path(folder) / path.name
-        _run([*command, *FLAGS, f"-DBAND={band}", *definitions(), "-o", str(built), str(SOURCE)])
+        _run([*command, *FLAGS, f"-DBAND={band}", *definitions(), "-o", str(built), str(FOLDER / SOURCE)])
         data = built.read_bytes()
         built.write_bytes(data + hashlib.sha256(data).digest())
         built.replace(path)
@@ -164,7 +183,9 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     # English messages whatever the user's language: they are quoted and keyed on.
     environment = {**os.environ, "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS, env=environment)
+        done = subprocess.run(  # noqa: S603  # the command is the user's own compiler
+            command, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         msg = f"{command[0]} cannot be run ({error}): install g++ or set CXX"
         raise NativeBuildError(msg) from error

@@ -62,7 +62,7 @@ def test_nothing_names_a_machine() -> None:
     named = [
         f"{file.relative_to(ROOT)}:{number}"
         for file in project_files()
-        if file.suffix in {"", ".cpp", ".html", ".json", ".md", ".py", ".toml", ".txt"} and file != Path(__file__).resolve()
+        if file.suffix in {"", ".cpp", ".h", ".html", ".json", ".md", ".py", ".toml", ".txt"} and file != Path(__file__).resolve()
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
         if MACHINE_NAMES.search(line)
     ]

@@ -1,0 +1,1 @@
+"""Tuning: measures kernel configurations on this machine and keeps the winners where `sonew` finds them."""

@@ -1,0 +1,89 @@
+"""What the commands do, behind the command line: they load torch, which takes seconds, so `cli` imports them late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from sonew import dispatch, paths
+from sonew_autotune import inspection
+from sonew_autotune.device import find_device
+from sonew_autotune.problems import cases_of
+from sonew_autotune.progress import ConsoleReport
+from sonew_autotune.render import document, entries_table, make_console, result_json, results_table
+from sonew_autotune.settings import Exit, Problems, Settings
+from sonew_autotune.store import prepare
+from sonew_autotune.trial import make_evaluator
+from sonew_autotune.tuner import Result, Run
+from sonew_autotune.worker import Worker
+
+
+def _status(results: Sequence[Result], *, interrupted: bool) -> Exit:
+    if interrupted:
+        return Exit.INTERRUPTED
+    if any(result.status == "failed" for result in results):
+        return Exit.CHECK_FAILED
+    return Exit.DONE if any(result.entry is not None for result in results) else Exit.NOT_JUDGED
+
+
+def run(problems: Problems, settings: Settings, *, started: float, as_json: bool) -> Exit:
+    """`sonew-autotune run` on this machine's device."""
+    console, messages = make_console(), make_console(stderr=True)
+    shown = messages if as_json else console
+    store_path = prepare(paths.store_path())
+    device = find_device(problems.device)
+    cases = cases_of(problems, device.type)
+    worker, interrupted = Worker(make_evaluator), False
+    report = ConsoleReport(shown, len(cases))
+    tuning = Run(
+        settings, store_path=store_path, studies=paths.state_dir() / "studies", answer=worker.answer, report=report, started=started
+    )
+    if device.warning is not None:
+        report.warn(device.warning)
+    shown.print(f"Tuning {len(cases)} problems on {device.type}, at most {settings.budget_s:.0f} s and {settings.trials} trials each.")
+    try:
+        with report:
+            tuning.tune(cases)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        worker.close()
+    if as_json:
+        typer.echo(document([result_json(result) for result in report.results]))
+    else:
+        console.print(results_table(report.results))
+    if interrupted:
+        shown.print("Interrupted. Finished problems are stored and finished trials kept: the same command goes on from here.")
+    if any(result.entry is not None for result in report.results):
+        band = next(result.case.band for result in report.results if result.entry is not None)
+        shown.print(f"Stored in {store_path}", soft_wrap=True)
+        shown.print(f"Use it:  from sonew.torch import SONew; optimizer = SONew(model.parameters(), lr=1e-3, band={band})", soft_wrap=True)
+    return _status(report.results, interrupted=interrupted)
+
+
+def show(*, as_json: bool) -> Exit:
+    """`sonew-autotune show`."""
+    rows, problems = inspection.stored_entries(paths.store_path())
+    messages = make_console(stderr=True)
+    for line in problems:
+        messages.print(f"warning: {line}", style="bold red", markup=False, soft_wrap=True)
+    if as_json:
+        typer.echo(document(inspection.shown_json(rows)))
+    elif rows:
+        make_console().print(entries_table(rows))
+    else:
+        make_console().print(f"Nothing is stored in {paths.store_path()}: run sonew-autotune run.", soft_wrap=True)
+    return Exit.WRONG_USE if problems else Exit.DONE
+
+
+def explain(problems: Problems, *, backend: str, tuning: str, as_json: bool) -> Exit:
+    """`sonew-autotune explain`; a device that is not here is explained as well."""
+    device = problems.device if problems.device in ("cpu", "cuda") else find_device(problems.device).type
+    explanations = [dispatch.explain(case.problem, backend=backend, tuning=tuning) for case in cases_of(problems, device)]
+    if as_json:
+        typer.echo(document([inspection.explanation_json(explanation) for explanation in explanations]))
+    else:
+        for explanation in explanations:
+            typer.echo("\n".join(inspection.explanation_lines(explanation)) + "\n")
+    return Exit.DONE

@@ -1,0 +1,89 @@
+"""Finding the device that is to be tuned, and saying loudly when a GPU is there that cannot be used."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from sonew.config import Problem
+from sonew.errors import InvalidConfigError, SonewError
+from sonew.registry import BACKENDS
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+
+
+class NoDeviceError(SonewError, RuntimeError):
+    """The device that was asked for cannot be used here: nothing can be judged on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The device to tune.
+
+    Attributes:
+        type: "cpu" or "cuda" (torch's name for AMD GPUs as well).
+        warning: a GPU that was seen but cannot be used, with the fix; None where all is well.
+    """
+
+    type: str
+    warning: str | None = None
+
+
+def gpus_seen(root: Path = Path("/")) -> list[str]:
+    """Traces of a GPU on this machine, whatever torch thinks of it."""
+    nodes = [f"/{node.relative_to(root)}" for pattern in ("dev/nvidia[0-9]*", "dev/kfd") for node in sorted(root.glob(pattern))]
+    return nodes or _driver_lists()
+
+
+def _driver_lists() -> list[str]:
+    """GPUs that the driver's own tool lists, where the system shows no device nodes (WSL)."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603  # from PATH
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU ")]
+
+
+def gpu_problem() -> str | None:
+    """Why the GPU backend cannot run here, with the fix, or None."""
+    module = next(row.module for row in BACKENDS if row.name == "triton" and row.framework == "torch")
+    reason: str | None = import_module(module).rejects(Problem(device="cuda", band=1, total=1, median=1))
+    return reason
+
+
+def find_device(
+    requested: str = "auto", *, seen: Callable[[], list[str]] = gpus_seen, problem: Callable[[], str | None] = gpu_problem
+) -> Device:
+    """The device to tune.
+
+    Args:
+        requested: "auto" takes a usable GPU, else the CPU.
+        seen: traces of a GPU.
+        problem: why the GPU cannot be used.
+
+    Raises:
+        InvalidConfigError: an unknown name.
+        NoDeviceError: "cuda" was asked for and cannot be used.
+    """
+    if requested not in DEVICES:
+        msg = f"device={requested!r} is not one of {list(DEVICES)}. Pass --device auto."
+        raise InvalidConfigError(msg)
+    if requested == "cpu":
+        return Device(type="cpu")
+    reason = problem()
+    if reason is None:
+        return Device(type="cuda")
+    if requested == "cuda":
+        msg = f"device='cuda' cannot be used: {reason}. Pass --device cpu to tune the CPU."
+        raise NoDeviceError(msg)
+    traces = seen()
+    warning = f"A GPU is present ({', '.join(traces)}) but cannot be used: {reason}. Tuning the CPU instead." if traces else None
+    return Device(type="cpu", warning=warning)

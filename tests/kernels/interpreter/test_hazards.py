@@ -1,0 +1,186 @@
+"""In-place hazards: no program touches what another one writes, and neither program order nor tile size changes a bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import triton
+from triton.runtime.interpreter import InterpreterBuilder
+
+import sonew_kernels.direction as direction_module
+from sonew.config import Hyper
+from tests.kernels.interpreter.harness import Group
+
+Bits = tuple[torch.Tensor, ...]
+
+
+class Recorder:
+    """Byte ranges that each program of one launch reads and writes, in 2-byte granules, in the order of access."""
+
+    def __init__(self) -> None:
+        self.program = -1
+        self.accesses: list[tuple[int, bool, np.ndarray]] = []
+
+    def add(self, pointers: Any, mask: Any, *, write: bool) -> None:
+        """Record the masked addresses of one access."""
+        size = max(1, pointers.get_element_ty().primitive_bitwidth // 16)
+        granules = (pointers.data[mask.data] // 2)[:, None] + np.arange(size, dtype=np.uint64)
+        self.accesses.append((self.program, write, np.unique(granules)))
+
+    def conflicts(self) -> list[str]:
+        """Written granules that another program touches, and those a program reads again after it wrote them."""
+        writer: dict[int, int] = {}
+        found = []
+        for program, granule in ((p, g) for p, write, granules in self.accesses if write for g in granules.tolist()):
+            if writer.setdefault(granule, program) != program:
+                found.append(f"programs {writer[granule]} and {program} write {granule}")
+        seen: set[int] = set()
+        for program, write, granules in self.accesses:
+            for granule in granules.tolist():
+                if writer.get(granule, program) != program:
+                    found.append(f"program {program} touches what program {writer[granule]} writes")
+                elif not write and granule in seen:
+                    found.append(f"program {program} reads back what it wrote")
+            seen.update(granules.tolist() if write else ())
+        return found
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """Record every access of the launches inside."""
+    recorder = Recorder()
+    load, store, set_index = (getattr(InterpreterBuilder, name) for name in ("create_masked_load", "create_masked_store", "set_grid_idx"))
+
+    def watched_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        recorder.add(pointers, mask, write=False)
+        return load(self, pointers, mask, *rest)
+
+    def watched_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        recorder.add(pointers, mask, write=True)
+        return store(self, pointers, value, mask, *rest)
+
+    def watched_index(self: Any, x: int, y: int, z: int) -> None:
+        recorder.program = x
+        set_index(self, x, y, z)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InterpreterBuilder, "create_masked_load", watched_load)
+        patch.setattr(InterpreterBuilder, "create_masked_store", watched_store)
+        patch.setattr(InterpreterBuilder, "set_grid_idx", watched_index)
+        yield recorder
+
+
+@contextmanager
+def shuffled(monkeypatch: pytest.MonkeyPatch, seed: int) -> Iterator[None]:
+    """Run the programs of every launch inside in a random order."""
+    set_index = InterpreterBuilder.set_grid_idx
+
+    def permuted(self: Any, x: int, y: int, z: int) -> None:
+        order = np.random.default_rng(seed).permutation(self.grid_dim[0])
+        set_index(self, int(order[x]), y, z)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InterpreterBuilder, "set_grid_idx", permuted)
+        yield
+
+
+@triton.jit
+def halo_from_state(momentum, stats, record, end_record, lane, first, length, BAND, BLOCK, PIECES):
+    """The planted hazard: neighbours' elements are read where their owners write them."""
+    return momentum + (first - BAND + lane), stats + (first - BAND + lane), length
+
+
+@triton.jit
+def no_halo(momentum, stats, record, end_record, lane, first, length, BAND, BLOCK, PIECES):
+    """The planted error: whatever lies outside the tile is taken from the tile's first element."""
+    place = tl.where((lane >= BAND) & (lane < BLOCK), first - BAND + lane, first)
+    return momentum + place, stats + place, length
+
+
+tl = triton.language
+
+
+def phases(group: Group) -> dict[str, Callable[[], None]]:
+    return {name: getattr(group.stepper, name) for name in ("prologue", "direction", "norms", "update")}
+
+
+def outcome(group: Group) -> Bits:
+    """Direction, momentum and stats of every tensor, as bits."""
+    directions = tuple(torch.from_numpy(group.direction(i)) for i in range(len(group.sizes)))
+    states = tuple(tensor for leaf in group.leaves for tensor in (leaf.momentum, leaf.stats))
+    return tuple(tensor.clone().contiguous().view(torch.int32) for tensor in (*directions, *states))
+
+
+def stepped(**settings: Any) -> Group:
+    group = Group((300, 5, 260), Hyper(band=2), seed=1, **settings)
+    for phase in phases(group).values():
+        phase()
+    return group
+
+
+def equal(a: Bits, b: Bits) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(("band", "chain"), [(0, "tensor"), (1, "tensor"), (2, 5), (8, "tensor")])
+def test_no_program_touches_what_another_writes(band: int, chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every launch of a step, over tensors of several tiles."""
+    group = Group((300, 5, 260), Hyper(band=band, chain=chain), steps=3)
+    for name, phase in phases(group).items():
+        with watched(monkeypatch) as recorder:
+            phase()
+        programs = {program for program, _, _ in recorder.accesses}
+        assert len(programs) == group.stepper._grids[name][0], name
+        assert any(write for _, write, _ in recorder.accesses), name
+        assert recorder.conflicts() == [], name
+
+
+def test_recorder_finds_a_halo_read_from_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted in-place kernel fails the check above."""
+    group = Group((300,), Hyper(band=1), steps=3)
+    group.stepper.prologue()
+    monkeypatch.setattr(direction_module, "old_values", halo_from_state)
+    with watched(monkeypatch) as recorder:
+        group.stepper.direction()
+    assert any("touches what program" in conflict for conflict in recorder.conflicts())
+
+
+def test_recorder_finds_a_read_after_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that reads back its own store fails the check as well: on a GPU another warp's read would race."""
+    group = Group((300,), Hyper(band=0), steps=1)
+    with watched(monkeypatch) as recorder:
+        group.stepper.update()
+        recorder.program = 0
+        group.stepper.update()
+    assert any("reads back" in conflict for conflict in recorder.conflicts())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_program_order_does_not_change_a_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs in a random order give the bits of programs in sequence; the planted kernel does not."""
+    in_order = outcome(stepped())
+    with shuffled(monkeypatch, seed):
+        assert equal(outcome(stepped()), in_order)
+    monkeypatch.setattr(direction_module, "old_values", halo_from_state)
+    assert not equal(outcome(stepped()), in_order)
+
+
+def test_halo_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the halo the outcome is another one: the comparisons of this file can fail."""
+    right = outcome(stepped())
+    monkeypatch.setattr(direction_module, "old_values", no_halo)
+    assert not equal(outcome(stepped()), right)
+
+
+@pytest.mark.parametrize("block", [64, 256, 512])
+def test_tile_size_does_not_change_a_bit(block: int) -> None:
+    """Direction, momentum and stats have the same bits whatever the tile; only the norms' summation order follows it."""
+    group, other = stepped(), stepped(block=block)
+    assert len(group.stepper.table.tiles) != len(other.stepper.table.tiles)
+    assert equal(outcome(group), outcome(other))
+    torch.testing.assert_close(group.stepper.table.scales, other.stepper.table.scales, rtol=2e-7, atol=0)

@@ -1,0 +1,52 @@
+"""The norms kernels: a fixed-order reduction of partial sums to the square root of |a| / |u|."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from sonew.config import Hyper
+from sonew_kernels.norms import norms_direct
+from sonew_kernels.spec import Column, Graft
+from tests.kernels.interpreter.harness import Group
+from tests.tolerances import assert_close
+
+
+def test_scale_of_every_tensor() -> None:
+    """Each tensor's tiles are summed and no other's; a zero direction gives 0, NaN stays NaN, huge sums do not overflow."""
+    group = Group((300, 5, 0, 700, 9, 9), Hyper(band=2), steps=2)
+    table = group.stepper.table
+    rng = np.random.default_rng(0)
+    table.partials.copy_(torch.from_numpy(rng.uniform(0.1, 10, table.partials.shape)))
+    first = [*table.rows[:, Column.FIRST_TILE].tolist(), len(table.tiles)]
+    table.partials[first[2]] = torch.tensor([0.0, 1.0])
+    table.partials[first[4]] = torch.tensor([float("nan"), 1.0])
+    table.partials[first[5]] = torch.tensor([1e77, 1e-30])
+    group.stepper.norms()
+
+    sums = np.stack([table.partials[a:b].sum(0).numpy() for a, b in pairwise(first)])
+    want = (sums[:, 1] / np.where(sums[:, 0] == 0, np.inf, sums[:, 0])) ** 0.25
+    assert_close(table.scales, want, "norms")
+    assert table.scales[2] == 0
+
+
+def test_graft_none_has_scale_one() -> None:
+    """Without grafting the direction is taken as it is."""
+    group = Group((300, 5), Hyper(band=1, graft="none"), steps=2)
+    group.stepper.norms()
+    assert group.stepper.table.scales.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("tiles", [1, 15, 16, 17, 100])
+def test_more_tiles_than_one_block(tiles: int) -> None:
+    """A tensor of more tiles than a block is reduced in several rounds; partials beyond its last tile do not count."""
+    partials = torch.full((tiles + 3, 2), float("nan"), dtype=torch.float64)
+    partials[:tiles] = torch.from_numpy(np.random.default_rng(tiles).uniform(0.1, 10, (tiles, 2)))
+    scale = torch.full((1,), float("nan"))
+    norms_direct[(1,)](partials, scale, (tiles - 1) * 100 + 1, GRAFT=int(Graft.ADAM), TILE=100, BLOCK=16)
+
+    sums = partials[:tiles].sum(0).numpy()
+    assert_close(scale, np.array([(sums[1] / sums[0]) ** 0.25]), "norms")

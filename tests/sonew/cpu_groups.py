@@ -1,0 +1,110 @@
+"""Groups for the compiled CPU backend: prepared state, buffers pre-filled with NaN, sentinels around every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from sonew import reference
+from sonew.backends.cpu_torch import StepGroup
+from sonew.backends.table import Leaf, direction_elements
+from sonew.config import Hyper, LaunchConfig, Plan, Problem, chain_length
+from tests.strategies import history
+
+SENTINEL: Final = -777.0
+MARGIN: Final = 19  # sentinels on either side; odd, so that no tensor of a test is aligned by chance
+SMALL: Final = {"segment": 4096, "block": 256, "threads": 0}
+
+
+def guarded(values: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor of these values that lies between sentinels."""
+    storage = torch.full((values.size + 2 * MARGIN,), SENTINEL, dtype=dtype)
+    inner = storage[MARGIN : MARGIN + values.size].view(values.shape)
+    inner.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+    return inner
+
+
+def sentinels_intact(tensor: torch.Tensor) -> bool:
+    """Whether nothing around a guarded tensor was written."""
+    storage = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return bool((storage[:MARGIN] == SENTINEL).all() and (storage[storage.numel() - MARGIN :] == SENTINEL).all())
+
+
+def past_state(grads: np.ndarray, hyper: Hyper) -> tuple[np.ndarray, np.ndarray]:
+    """(momentum, stats) of flat gradients (steps, n): plain means scaled like running ones, so that no step needs a loop."""
+    steps, size = grads.shape
+    links = reference.chain_links(np, grads[0], hyper.band, chain_length(hyper.chain, (size,)))
+    products = [(grads * np.pad(grads, ((0, 0), (0, k)))[:, k:]).mean(0) * link for k, link in enumerate(links)]
+    return grads.mean(0) * (1 - hyper.beta1**steps), np.stack(products) * (1 - hyper.beta2**steps)
+
+
+@dataclass
+class Group:
+    """Flat tensors of the given sizes with a past of their own, one step group over them, and the reference's view of it.
+
+    `grads` are the coming step's. `config` changes SMALL. The present state is float32.
+    """
+
+    sizes: Sequence[int]
+    hyper: Hyper
+    config: dict[str, int] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+    leaves: list[Leaf] = field(init=False)
+    grads: list[torch.Tensor | None] = field(init=False)
+    stepper: StepGroup = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make state, gradients and the step group."""
+        self.leaves, self.grads = [], []
+        for i, size in enumerate(self.sizes):
+            grads = history(self.seed + i, (size,), band=self.hyper.band)
+            momentum, stats = past_state(grads[:-1].astype(np.float64), self.hyper)
+            param = np.random.default_rng(self.seed + i).standard_normal(size)
+            count = torch.tensor(len(grads) - 1, dtype=torch.int32)
+            chain = chain_length(self.hyper.chain, (size,))
+            self.leaves.append(Leaf(guarded(param, self.dtype), guarded(momentum), guarded(stats), count, chain))
+            self.grads.append(guarded(grads[-1], self.dtype))
+        self.stepper = self.make_stepper()
+
+    def make_stepper(self) -> StepGroup:
+        """A step group with every buffer it is to fill set to NaN."""
+        stored = str(self.dtype).removeprefix("torch.")
+        sizes = {"total": sum(self.sizes), "median": max(self.sizes)}
+        problem = Problem(device="cpu", band=self.hyper.band, param_dtype=stored, grad_dtype=stored, **sizes)
+        plan = Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL | self.config), provenance="test")
+        stepper = StepGroup(self.leaves, plan)
+        table = stepper.table
+        for buffer in (table.corrections, table.edges, table.direction, table.partials, table.scales):
+            buffer.fill_(float("nan"))
+        stepper.set_hyper(self.hyper)
+        return stepper
+
+    def direction(self, i: int) -> torch.Tensor:
+        """Tensor i's part of the direction buffer."""
+        start = direction_elements(self.sizes[:i])
+        return self.stepper.table.direction[start : start + self.sizes[i]].clone()
+
+    def expected(self, i: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(direction, grafting target, momentum, stats) of tensor i after the step, by the reference on the present state."""
+        leaf, grad = self.leaves[i], self.grads[i]
+        assert grad is not None
+        arrays = [t.double().numpy().astype(dtype) for t in (grad, leaf.momentum, leaf.stats)]
+        links = reference.chain_links(np, arrays[0], self.hyper.band, leaf.chain)
+        with np.errstate(all="ignore"):
+            return reference.direction(np, *arrays, np.asarray(leaf.count.item() + 1), links, self.hyper)
+
+    def run(self) -> None:
+        """Bind and all four phases."""
+        self.stepper.bind(self.grads)
+        for phase in (self.stepper.prologue, self.stepper.direction, self.stepper.norms, self.stepper.update):
+            phase()
+
+    def intact(self) -> bool:
+        """Whether no sentinel around any tensor was written."""
+        tensors = [t for leaf in self.leaves for t in (leaf.param, leaf.momentum, leaf.stats)]
+        return all(sentinels_intact(t) for t in (*tensors, *(g for g in self.grads if g is not None)))
