@@ -162,10 +162,10 @@ def graft_target(xp: ModuleType, grad: Array, momentum: Array, variance: Array, 
 
 
 def graft(xp: ModuleType, direction: Array, target: Array) -> Array:
-    """The direction with the target's Euclidean norm; a zero direction stays zero."""
+    """The direction with the target's Euclidean norm; a zero direction stays zero, one that is not finite becomes NaN throughout."""
     peak, root = _norm(xp, direction)
     target_peak, target_root = _norm(xp, target)
-    ratio = xp.where(root > 0.0, target_root / xp.where(root > 0.0, root, 1.0), xp.zeros_like(root))
+    ratio = xp.where(root == 0.0, xp.zeros_like(root), target_root / xp.where(root == 0.0, 1.0, root))
     return (direction / peak) * ratio * target_peak
 
 

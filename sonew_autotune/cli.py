@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from sonew.errors import SonewError
+from sonew_autotune.interrupt import interrupted_once
 from sonew_autotune.settings import EFFORTS, Exit, Problems, make_settings
 
 EPILOG: Final = (
@@ -94,10 +95,12 @@ def run(
         if target is not None:
             from sonew_autotune.static_commands import run_static  # noqa: PLC0415  # loads torch: `--help` must not wait for it
 
-            return run_static(problems, target, settings, started=started, as_json=as_json)
+            with interrupted_once():
+                return run_static(problems, target, settings, started=started, as_json=as_json)
         from sonew_autotune.commands import run as run_here  # noqa: PLC0415  # loads torch
 
-        return run_here(problems, settings, started=started, as_json=as_json)
+        with interrupted_once():
+            return run_here(problems, settings, started=started, as_json=as_json)
 
     _finish(command, store=store, state_dir=state_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import typer
 
@@ -18,6 +19,8 @@ from sonew_autotune.trial import make_evaluator
 from sonew_autotune.tuner import Result, Run
 from sonew_autotune.worker import Worker
 
+NOISY_SPREAD: Final = 0.25
+
 
 def _status(results: Sequence[Result], *, interrupted: bool) -> Exit:
     if interrupted:
@@ -25,6 +28,15 @@ def _status(results: Sequence[Result], *, interrupted: bool) -> Exit:
     if any(result.status == "failed" for result in results):
         return Exit.CHECK_FAILED
     return Exit.DONE if any(result.entry is not None for result in results) else Exit.NOT_JUDGED
+
+
+def _noise(results: Sequence[Result]) -> str | None:
+    """A line about a machine that was too busy for its numbers to be worth much."""
+    measured = [result for result in results if result.entry is not None and result.status != "reused"]
+    worst = max((float(result.entry.evidence["spread"]) for result in measured if result.entry is not None), default=0.0)
+    if worst < NOISY_SPREAD:
+        return None
+    return f"Times spread by up to {worst:.0%} of their median: the machine was busy. When it is quiet, run again with --fresh."
 
 
 def run(problems: Problems, settings: Settings, *, started: float, as_json: bool) -> Exit:
@@ -51,8 +63,10 @@ def run(problems: Problems, settings: Settings, *, started: float, as_json: bool
         worker.close()
     if as_json:
         typer.echo(document([result_json(result) for result in report.results]))
-    else:
+    elif report.results:
         console.print(results_table(report.results))
+    if noise := _noise(report.results):
+        report.warn(noise)
     if interrupted:
         shown.print("Interrupted. Finished problems are stored and finished trials kept: the same command goes on from here.")
     if any(result.entry is not None for result in report.results):

@@ -150,6 +150,7 @@ def run_static(problems: Problems, target: str, settings: Settings, *, started: 
         shown.print(f"Stored {sum(result.entry is not None for result in results)} static entries in {store_path}", soft_wrap=True)
         shown.print("A machine with this GPU uses them until `sonew-autotune run` has measured there.", soft_wrap=True)
     if interrupted:
+        shown.print("Interrupted. Finished problems are stored; compiled kernels stay in Triton's cache.")
         return Exit.INTERRUPTED
     if any(result.entry is None and not result.left_out for result in results):
         return Exit.CHECK_FAILED

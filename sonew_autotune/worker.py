@@ -58,7 +58,10 @@ class Worker:
             connection = self._connection or self._start()
             connection.send(request)
             if connection.poll(timeout_s):
-                return connection.recv()
+                outcome = connection.recv()
+                if isinstance(outcome, Failure) and outcome.kind == "error":
+                    self.close()  # an illegal access leaves a GPU context that fails every later candidate
+                return outcome
         except (EOFError, OSError):
             status = self._exit_status()
             return Failure("error", f"the worker process died ({status})")

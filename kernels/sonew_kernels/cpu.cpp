@@ -94,7 +94,8 @@ void stage(const Group& group, const Segment& s, const Workspace& w, int64_t fir
 }
 
 // After a staged accumulate: what links past the tensor's end is 0, and elements that do not exist, or that no window of this
-// segment reads, become decoupled ones. Then the segment's own state goes home.
+// segment reads, become decoupled ones (so columns before the tensor get psi = 0 and link to nothing). Then the segment's own
+// state goes home.
 void settle(const Segment& s, const Workspace& w, int64_t at, int64_t first, int64_t n) {
     const int64_t past = s.total - s.start;
     for (int k = 1; k <= BAND; ++k) {
@@ -148,9 +149,6 @@ void march(const Group& group, const Segment& s, const Workspace& w, const Numbe
             staged(2 * LAG, first, n);
         }
         masked ? factor<true>(numbers, w, n) : factor<false>(numbers, w, n);
-        if (s.start + first == 0) {  // the columns before the tensor
-            for (int row = 0; row < BAND; ++row) std::fill_n(w.link + row * w.stride + LAG, LAG, 0.0f);
-        }
         const int64_t low = std::max(first - LAG, s.begin), high = std::min(first - LAG + n, s.end), at = 2 * LAG + low - first;
         apply(w, at, high - low, u + low);
         add_squares(sums, u + low, w.guide + at, high - low);
@@ -253,7 +251,8 @@ void sonew_norms(const Group* group) {
             own += group->partials[2 * tile];
             wanted += group->partials[2 * tile + 1];
         }
-        group->scales[tensor] = group->graft == GRAFT_NONE ? 1.0f : own == 0.0 ? 0.0f : float(std::sqrt(std::sqrt(wanted / own)));
+        const double scale = own == 0.0 ? 0.0 : std::sqrt(std::sqrt(wanted / own)) + (own - own);  // NaN where |u| is not finite
+        group->scales[tensor] = group->graft == GRAFT_NONE ? 1.0f : float(scale);
     }
 }
 

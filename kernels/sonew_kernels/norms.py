@@ -11,7 +11,10 @@ NONE: tl.constexpr = tl.constexpr(int(Graft.NONE))
 
 @triton.jit
 def graft_scale(partials, tiles, GRAFT: tl.constexpr, BLOCK: tl.constexpr):
-    """Square root of |a| / |u| from `tiles` pairs (sum u^2, sum a^2): applied twice it neither overflows nor flushes. 0 where |u| = 0."""
+    """Square root of |a| / |u| from `tiles` pairs (sum u^2, sum a^2): applied twice it neither overflows nor flushes.
+
+    0 where |u| = 0, NaN where it is not finite.
+    """
     u_sum = tl.zeros((BLOCK,), tl.float64)
     a_sum = tl.zeros((BLOCK,), tl.float64)
     if GRAFT == NONE:
@@ -23,7 +26,7 @@ def graft_scale(partials, tiles, GRAFT: tl.constexpr, BLOCK: tl.constexpr):
             a_sum += tl.load(partials + 2 * index + 1, mask=index < tiles, other=0.0)
         u_square = tl.sum(u_sum, 0)
         ratio = tl.sum(a_sum, 0) / tl.where(u_square == 0.0, 1.0, u_square)
-        scale = tl.where(u_square == 0.0, 0.0, tl.sqrt(tl.sqrt(ratio))).to(tl.float32)
+        scale = tl.where(u_square == 0.0, 0.0, tl.sqrt(tl.sqrt(ratio)) + (u_square - u_square)).to(tl.float32)
     return scale
 
 

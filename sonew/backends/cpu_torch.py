@@ -82,10 +82,11 @@ class StepGroup:
             elements=sum(leaf.param.numel() for leaf in leaves),
             segment=config["segment"],
             block=config["block"],
-            threads=config["threads"] or torch.get_num_threads(),
+            threads=config["threads"],
             param_storage=Storage[problem.param_dtype.upper()],
             grad_storage=Storage[problem.grad_dtype.upper()],
         )
+        self._follow_torch = config["threads"] == 0
         library, argument = native_build.load_library(problem.band), ctypes.byref(self._group)
         phases = (library.sonew_prologue, library.sonew_direction, library.sonew_norms, library.sonew_update)
         for phase in phases:
@@ -100,6 +101,8 @@ class StepGroup:
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """This step's gradients; None leaves the tensor alone."""
+        if self._follow_torch:
+            self._group.threads = torch.get_num_threads()
         self.table.bind(grads)
 
     def prologue(self) -> None:

@@ -110,6 +110,7 @@ def test_the_table_names_problem_gain_baselines_and_what_to_do_next(fake_worker:
     assert re.fullmatch(r"tuned, (\d+) of \1 tried", cells[-1])
     assert f"Stored in {paths.store_path()}" in out
     assert "from sonew.torch import SONew" in out
+    assert "Times spread by up to 26% of their median: the machine was busy" in out
     code, out, _ = invoke("show")
     assert "block=2048" in out
     assert "1.000 ms, 2.00x (2.00-2.00)" in out

@@ -14,13 +14,15 @@ from sonew_autotune.worker import Answer, Worker
 
 
 def make_answer() -> Answer:
-    """Doubles numbers; "die" kills the process, "hang" never answers."""
+    """Doubles numbers; "die" kills the process, "hang" never answers, a failure is given back."""
 
     def answer(request: object) -> object:
         if request == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if request == "hang":
             time.sleep(60)
+        if isinstance(request, Failure):
+            return request
         return os.getpid() if request == "pid" else (request, request)
 
     return answer
@@ -33,6 +35,14 @@ def worker() -> Iterator[Worker]:
     made.close()
 
 
+def _gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
     assert worker.answer(21, 60) == (21, 21)
     pid = worker.answer("pid", 60)
@@ -42,6 +52,11 @@ def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
     os.kill(pid, signal.SIGINT)  # Ctrl-C reaches the whole group; only the parent decides
     assert worker.answer("pid", 60) == pid
 
+    assert worker.answer(Failure("wrong", "differs"), 60) == Failure("wrong", "differs")
+    assert worker.answer("pid", 60) == pid
+    assert worker.answer(Failure("error", "illegal access"), 60) == Failure("error", "illegal access")
+    assert _gone(pid)  # whatever it left behind in the device is gone with it
+
     died = worker.answer("die", 60)
     assert died == Failure("error", "the worker process died (signal 9)")
     start = time.monotonic()
@@ -49,14 +64,6 @@ def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
     assert hung == Failure("timeout", "no result after 5 s, the worker was stopped")
     assert time.monotonic() - start < 50
     assert worker.answer("pid", 60) != pid
-
-
-def _gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def test_close_ends_the_process(worker: Worker) -> None:

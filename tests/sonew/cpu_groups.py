@@ -74,8 +74,8 @@ class Group:
     def make_stepper(self) -> StepGroup:
         """A step group with every buffer it is to fill set to NaN."""
         stored = str(self.dtype).removeprefix("torch.")
-        sizes = {"total": sum(self.sizes), "median": max(self.sizes)}
-        problem = Problem(device="cpu", band=self.hyper.band, param_dtype=stored, grad_dtype=stored, **sizes)
+        total, median = sum(self.sizes), max(self.sizes)
+        problem = Problem(device="cpu", band=self.hyper.band, param_dtype=stored, grad_dtype=stored, total=total, median=median)
         plan = Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL | self.config), provenance="test")
         stepper = StepGroup(self.leaves, plan)
         table = stepper.table
@@ -93,10 +93,10 @@ class Group:
         """(direction, grafting target, momentum, stats) of tensor i after the step, by the reference on the present state."""
         leaf, grad = self.leaves[i], self.grads[i]
         assert grad is not None
-        arrays = [t.double().numpy().astype(dtype) for t in (grad, leaf.momentum, leaf.stats)]
-        links = reference.chain_links(np, arrays[0], self.hyper.band, leaf.chain)
+        g, momentum, stats = (t.double().numpy().astype(dtype) for t in (grad, leaf.momentum, leaf.stats))
+        links = reference.chain_links(np, g, self.hyper.band, leaf.chain)
         with np.errstate(all="ignore"):
-            return reference.direction(np, *arrays, np.asarray(leaf.count.item() + 1), links, self.hyper)
+            return reference.direction(np, g, momentum, stats, np.asarray(leaf.count.item() + 1), links, self.hyper)
 
     def run(self) -> None:
         """Bind and all four phases."""

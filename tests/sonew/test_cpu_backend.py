@@ -15,8 +15,8 @@ from sonew.backends.table import GroupTable, Leaf
 from sonew.config import Chain, GraftName, Hyper, LaunchConfig, Plan, Problem
 from sonew_kernels.spec import CPU, Column
 from tests.sonew.cpu_groups import SMALL, Group
-from tests.strategies import awkward_sizes, gradient
-from tests.tolerances import TOLERANCES, assert_close, errors
+from tests.strategies import awkward_sizes
+from tests.tolerances import assert_close
 
 SEGMENT, BLOCK = SMALL["segment"], SMALL["block"]
 STORE_ROWS = {torch.float32: "float32", torch.bfloat16: "bfloat16 store", torch.float16: "float16 store"}
@@ -45,14 +45,17 @@ def test_a_step_follows_the_reference(band: int, chain: Chain, graft: GraftName,
     before = [leaf.param.double().numpy() for leaf in group.leaves]
     expected = [group.expected(i) for i in range(len(group.sizes))]
     group.run()
-    for i, (u, target, momentum, stats) in enumerate(expected):
-        leaf, context = group.leaves[i], f"size {group.sizes[i]}"
-        assert_close(leaf.momentum, momentum, "float32 averages", context=context)
-        assert_close(leaf.stats, stats, "float32 averages", context=context)
+    for i, (u, target, _, _) in enumerate(expected):
+        context = f"size {group.sizes[i]}"
         assert_close(group.direction(i), u, "float32", context=context)
         if u.size:
             step = u if graft == "none" else reference.graft(np, u, target)
-            assert_close(leaf.param, before[i] - 0.1 * (step + 0.1 * before[i]), STORE_ROWS[dtype], context=context)
+            assert_close(group.leaves[i].param, before[i] - 0.1 * (step + 0.1 * before[i]), STORE_ROWS[dtype], context=context)
+    # All tensors at once: a lone mean can be a difference of larger numbers, which leaves it fewer digits.
+    averages = torch.cat([torch.cat((leaf.momentum[None], leaf.stats)) for leaf in group.leaves], 1)
+    wanted = np.concatenate([np.concatenate((momentum[None], stats)) for _, _, momentum, stats in expected], 1)
+    for row, (got, want) in enumerate(zip(averages, wanted, strict=True)):
+        assert_close(got, want, "float32 averages", context=f"momentum and stats, row {row}")
     assert group.intact()
 
 
@@ -70,6 +73,12 @@ def test_bits_depend_on_no_configuration(band: int, chain: Chain, dtype: torch.d
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             assert torch.equal(one.view(torch.uint8), two.view(torch.uint8))
+
+
+def stepper_of(leaf: Leaf, band: int) -> cpu_torch.StepGroup:
+    """A step group over one tensor."""
+    problem = Problem(device="cpu", band=band, total=leaf.param.numel(), median=leaf.param.numel())
+    return cpu_torch.StepGroup([leaf], Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL), provenance="test"))
 
 
 def fill_outer_records(edges: torch.Tensor, fields: torch.Tensor, *, start: int, end: int, band: int) -> None:
@@ -102,14 +111,14 @@ def test_pieces_give_the_bits_of_the_whole(band: int, chain: Chain, cuts: tuple[
     group.run()
     for start, end in zip((0, *cuts), (*cuts, total), strict=True):
         old = fields[:, start:end].clone()
+        piece_grad = old[-1].clone()  # a step group holds addresses: its gradients must stay alive
         piece = Leaf(torch.zeros(end - start), old[0].clone(), old[1:-1].clone(), count.clone(), leaf.chain)
-        problem = Problem(device="cpu", band=band, total=total, median=total)
-        stepper = cpu_torch.StepGroup([piece], Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL), provenance="test"))
+        stepper = stepper_of(piece, band)
         stepper.table.rows[0, Column.START], stepper.table.rows[0, Column.TOTAL] = start, total
         stepper.table.edges.fill_(float("nan"))
         fill_outer_records(stepper.table.edges, fields, start=start, end=end, band=band)
         stepper.set_hyper(group.hyper)
-        stepper.bind([old[-1].clone()])
+        stepper.bind([piece_grad])
         stepper.prologue()
         stepper.direction()
         assert torch.equal(stepper.table.direction[: end - start], group.direction(0)[start:end])
@@ -145,8 +154,7 @@ def test_strided_tensors_step_in_logical_order() -> None:
     results = []
     for param, given in ((start.clone(memory_format=torch.preserve_format), grad), (start.contiguous(), grad.contiguous())):
         leaf = Leaf(param, torch.zeros(30, 20), torch.zeros(3, 30, 20), torch.zeros((), dtype=torch.int32), 600)
-        problem = Problem(device="cpu", band=2, total=600, median=600)
-        stepper = cpu_torch.StepGroup([leaf], Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL), provenance="test"))
+        stepper = stepper_of(leaf, 2)
         stepper.set_hyper(hyper)
         for _ in range(2):
             stepper.bind([given])
@@ -160,132 +168,26 @@ def test_strided_tensors_step_in_logical_order() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_stored_value_is_read_and_rounded_like_torch_does(dtype: torch.dtype) -> None:
-    """p - lr u for all 2^16 bit patterns of p and for u of every size: ties, denormals, overflow, NaN."""
+    """All finite values of p through a step of nothing; u of every size through a step of 1 from 0: ties, denormals, overflow, NaN."""
     patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
-    generator = torch.Generator().manual_seed(0)
-    spread = torch.randint(-(2**31), 2**31, (2**16,), generator=generator).to(torch.int32).view(torch.float32)
+    finite = torch.where(torch.isfinite(patterns), patterns, torch.ones((), dtype=dtype))
+    drawn = torch.randint(-(2**31), 2**31, (2**16,), generator=torch.Generator().manual_seed(0))
+    every_size = drawn.to(torch.int32).view(torch.float32)
     ties = (patterns.float().view(torch.int32) + (0x8000 if dtype == torch.bfloat16 else 0x1000)).view(torch.float32)
-    for param, u in ((patterns, torch.ones(2**16)), (torch.zeros(2**16, dtype=dtype), spread), (torch.zeros(2**16, dtype=dtype), ties)):
-        group = Group((2**16,), Hyper(band=0, lr=2.0**-26, graft="none"), dtype=dtype)
+    zero = torch.zeros(2**16, dtype=dtype)
+    for param, u, lr in ((finite, torch.ones(2**16), 0.0), (zero, every_size, 1.0), (zero, ties, 1.0)):
+        group = Group((2**16,), Hyper(band=0, lr=lr, graft="none"), dtype=dtype)
         group.leaves[0].param.copy_(param)
-        lr = 0.0 if param is patterns else -1.0
-        group.stepper.set_hyper(Hyper(band=0, lr=abs(lr), graft="none"))
         group.stepper.bind(group.grads)
         group.stepper.table.scales.fill_(1.0)
-        group.stepper.table.direction.copy_(u if lr == 0.0 else -u)
+        group.stepper.table.direction.copy_(-u)
         group.stepper.update()
-        expected = param if lr == 0.0 else u.to(dtype)
-        got, nan = group.leaves[0].param, torch.isnan(expected)
-        assert torch.equal(torch.isnan(got), nan)
-        assert torch.equal(got.float()[~nan], expected.float()[~nan])
-
-
-def group_with(hyper: Hyper, grad: np.ndarray, *, past: float = 1.0) -> Group:
-    """One tensor with the given next gradient; its history is scaled by `past`."""
-    group = Group((grad.size,), hyper)
-    group.leaves[0].momentum.mul_(past)
-    group.leaves[0].stats.mul_(past * past)
-    group.grads[0] = torch.from_numpy(grad)
-    return group
-
-
-@pytest.mark.parametrize("eps", [0.0, 1e-8])
-@pytest.mark.parametrize("band", [0, 1, 4])
-def test_zero_gradients_from_zero_state_leave_the_parameter(band: int, eps: float) -> None:
-    """0 / 0 nowhere: the direction and the scale are 0, whatever the damping."""
-    group = group_with(Hyper(band=band, eps=eps, lr=1.0), np.zeros(300, np.float32), past=0.0)
-    before = group.leaves[0].param.clone()
-    group.run()
-    assert (group.direction(0) == 0).all()
-    assert group.stepper.table.scales[0] == 0
-    assert torch.equal(group.leaves[0].param, before)
-
-
-@pytest.mark.parametrize("kind", ["denormal", "sparse", "large", "mixed", "constant"])
-@pytest.mark.parametrize("band", [1, 4])
-def test_rough_gradients_stay_finite_and_follow_the_reference(kind: str, band: int) -> None:
-    """A step of another magnitude after an ordinary past: a direction as good as the reference's in float32."""
-    group = group_with(Hyper(band=band, lr=0.1, eps=1e-3, eps_rel=1e-3), gradient(5, (300,), kind))
-    u, _, momentum, stats = group.expected(0)
-    allowed = 5 * errors(group.expected(0, np.float32)[0], u)[0] + TOLERANCES["float32"].rms
-    group.run()
-    assert_close(group.leaves[0].momentum, momentum, "float32 averages")
-    assert_close(group.leaves[0].stats, stats, "float32 averages")
-    assert errors(group.direction(0), u)[0] <= allowed < 0.5
-    assert torch.isfinite(group.leaves[0].param).all()
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_columns_fall_back_where_the_reference_does(gamma: float) -> None:
-    """Indefinite windows, and pivots below gamma times the diagonal: psi = 0 and D = 1 / A_jj there, elimination elsewhere."""
-    hyper = Hyper(band=2, graft="none", eps=0.0, gamma=gamma)
-    group = group_with(hyper, np.zeros(300, np.float32))
-    group.leaves[0].stats[1, ::5] *= 40.0
-    u, *_ = group.expected(0)
-    plain = Hyper(band=2, graft="none", eps=0.0, gamma=2.0 if gamma == 0.0 else 0.0)
-    other = group_with(plain, np.zeros(300, np.float32))
-    other.leaves[0].stats[1, ::5] *= 40.0
-    assert errors(other.expected(0)[0], u)[0] > 0.1, "the rule makes no difference here"
-    group.run()
-    assert_close(group.direction(0), u, "float32")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e25])
-def test_a_broken_gradient_shows_and_stays_where_it_is(value: float) -> None:
-    """NaN, infinity and an overflowing square: never a finite lie at the element, no trace beyond the band or the chain."""
-    hyper = Hyper(band=2, chain=20, graft="none")
-    grad = gradient(1, (40,))
-    grad[[10, 19]] = value
-    broken, clean = group_with(hyper, grad), group_with(hyper, gradient(1, (40,)))
-    expected = broken.expected(0, np.float32)
-    broken.run()
-    clean.run()
-    u, stats = broken.direction(0).numpy(), broken.leaves[0].stats.numpy()
-    np.testing.assert_array_equal(np.isfinite(u), np.isfinite(expected[0]))
-    np.testing.assert_array_equal(np.isfinite(stats), np.isfinite(expected[3]))
-    assert not np.isfinite(stats[0, [10, 19]]).any()
-    far = (np.abs(np.arange(40)[:, None] - np.array([10, 19])).min(1) > 4) | (np.arange(40) >= 20)
-    np.testing.assert_array_equal(u[far], clean.direction(0).numpy()[far])
-
-
-@pytest.mark.parametrize("diagonal", [0.0, -1.0, float("nan")])
-def test_a_dead_diagonal_gives_no_direction_and_nan_stays_nan(diagonal: float) -> None:
-    """A_jj <= 0 gives D = 0; a NaN there is not turned into a number."""
-    group = group_with(Hyper(band=1, eps=0.0, graft="none"), np.zeros(40, np.float32))
-    group.leaves[0].stats[0, 7] = diagonal
-    group.leaves[0].stats[1, 5:9] = 0.0
-    u, *_ = group.expected(0)
-    group.run()
-    got = group.direction(0)
-    assert torch.isnan(got[7]) if np.isnan(diagonal) else got[7] == 0
-    assert_close(got, u, "float32")
-
-
-def test_a_direction_of_any_finite_size_grafts_without_overflow() -> None:
-    """Directions around 1e36, whose squares float32 does not hold, take the target's norm."""
-    group = group_with(Hyper(band=1, lr=1.0, eps=1e-20), np.full(40, 1e-15, np.float32), past=0.0)
-    group.leaves[0].momentum.fill_(1e16)
-    group.leaves[0].param.zero_()
-    u, target, *_ = group.expected(0)
-    group.run()
-    assert group.direction(0).abs().min() > 1e35
-    assert_close(-group.leaves[0].param, u * (np.linalg.norm(target) / np.linalg.norm(u)), "float32")
-
-
-def test_statistics_past_the_chains_end_are_reset() -> None:
-    """Entries that link nothing become 0 whatever was stored there, in whole-tensor chains and in short ones."""
-    for chain, ends in ((5000, [4999]), (9, list(range(8, 5000, 9)) + [4999])):
-        group = Group((5000,), Hyper(band=2, chain=chain))
-        group.leaves[0].stats[:, :] += 1.0
-        u, _, _, stats = group.expected(0)
-        group.run()
-        assert (group.leaves[0].stats[1:, ends] == 0).all()
-        assert_close(group.leaves[0].stats, stats, "float32 averages")
-        assert_close(group.direction(0), u, "float32")
+        assert_close(group.leaves[0].param, (param.float() + lr * u).to(dtype), "exact")
 
 
 def problem_with(**changes: Any) -> Problem:
-    return Problem(**({"device": "cpu", "band": 1, "total": 10, "median": 10} | changes))
+    fields: dict[str, Any] = {"device": "cpu", "band": 1, "total": 10, "median": 10} | changes
+    return Problem(**fields)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +227,8 @@ def test_the_environment_names_device_isa_threads_and_compiler() -> None:
 def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
     """The library brings no runtime of its own: idle pools would spin against each other."""
     Group((70000,), Hyper(band=1), {"threads": 2}).run()
-    mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith((".so", ".so.1", ".so.5"))}
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = {Path(line.split()[-1]) for line in lines if ".so" in line}
     assert any(path.name.startswith("cpu-band1-") for path in mapped)
     runtimes = [path.resolve() for path in mapped if path.name.startswith(("libgomp", "libomp", "libiomp"))]
     assert len(set(runtimes)) == 1, runtimes

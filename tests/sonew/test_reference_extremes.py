@@ -89,6 +89,12 @@ def test_overflow_shows_in_the_state(value: float) -> None:
     assert np.isfinite(momentum[4]) == np.isfinite(np.float32(value))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_direction_that_is_not_finite_grafts_to_nan_throughout(value: float) -> None:
+    """A norm that is not finite scales nothing: no element of the tensor may seem to have been stepped."""
+    assert np.isnan(reference.graft(np, np.array([1.0, value, 0.0]), np.ones(3))).all()
+
+
 def test_nan_diagonal_stays_nan() -> None:
     lower, diagonal = factor([[1.0, np.nan, 4.0], [0.5, 0.5, 0.0]], Hyper(band=1, eps=0.0))
     assert lower == [[0.0, 0.0, 0.0]]

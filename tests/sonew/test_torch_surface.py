@@ -258,3 +258,14 @@ def test_a_plan_is_made_once(backend: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert made == [10]
     take_step(optimizer, params, [*rows[5], torch.ones(3)])
     assert made == [10, 13]
+
+
+@every_backend
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_gradient_shows_in_its_whole_tensor(backend: str, value: float) -> None:
+    """Grafting has no norm to go by, and no element may silently stay where it was; other tensors are stepped."""
+    params = parameters((40,), (7,))
+    optimizer = SONew(params, backend=backend)
+    take_step(optimizer, params, [torch.full((40,), 1.0).index_fill(0, torch.tensor([20]), value), torch.ones(7)])
+    assert params[0].isnan().all()
+    assert params[1].isfinite().all()
