@@ -19,9 +19,9 @@
 extern "C" void GOMP_parallel(void (*body)(void*), void* argument, unsigned threads, unsigned flags);
 
 constexpr int MAX_BLOCK = 2048;
-constexpr int LINE = 16;                    // floats of a cache line
+constexpr int LINE = 16;                       // floats of a cache line
 constexpr int RECORD = (BAND + 3) * 2 * BAND;  // floats of a border record
-constexpr int64_t PARALLEL_WORK = 1 << 15;  // elements; below this, waking the team costs more than it gains
+constexpr int64_t PARALLEL_WORK = 1 << 15;     // elements; below this, waking the team costs more than it gains
 
 struct Group {  // the same fields in the same order: sonew/backends/cpu_torch.py
     const int64_t* rows;
@@ -67,7 +67,9 @@ void measure(const Segment& s, int32_t* room, int64_t first, int64_t n) {
     int64_t end = ((from + i) / chain + 1) * chain;
     for (; i < n; end += chain) {
         const int64_t stop = std::min(end, s.total);
-        for (const int64_t last = std::clamp(end - from, i, n); i < last; ++i) room[i] = int32_t(std::clamp<int64_t>(stop - from - i, 0, 1 << 30));
+        for (const int64_t last = std::clamp(end - from, i, n); i < last; ++i) {
+            room[i] = int32_t(std::clamp<int64_t>(stop - from - i, 0, 1 << 30));
+        }
     }
 }
 
@@ -237,7 +239,8 @@ void sonew_prologue(const Group* group) {
         group->corrections[2 * tensor] = float(-std::expm1(count * group->hyper[SLOT_LOG_BETA1]));
         group->corrections[2 * tensor + 1] = float(-std::expm1(count * group->hyper[SLOT_LOG_BETA2]));
     }
-    if (BAND > 0) for_tiles(*group, group->tile_count, group->tile_count * 2 * BAND * (BAND + 2), [=](int64_t tile) { keep_border(*group, tile); });
+    const int64_t copied = group->tile_count * 2 * BAND * (BAND + 2);
+    if (copied > 0) for_tiles(*group, group->tile_count, copied, [=](int64_t tile) { keep_border(*group, tile); });
 }
 
 void sonew_direction(const Group* group) {

@@ -48,7 +48,8 @@ template <int GRAFT> INLINE Vec guide(Vec g, Vec mean, Vec square, Vec undo2) {
 
 // m and H of n elements move on in place; what the other loops need goes to position `at` of the workspace.
 template <int GRAFT, bool MASKED>
-SINGLE void accumulate(const Numbers& numbers, const Workspace& w, int64_t at, int64_t n, const float* g, float* m, float* h, int64_t step) {
+SINGLE void accumulate(
+    const Numbers& numbers, const Workspace& w, int64_t at, int64_t n, const float* g, float* m, float* h, int64_t step) {
     const Numbers c = numbers;
     const Workspace to = w;
     for (int64_t i = 0; i < n; i += W) {
