@@ -36,7 +36,7 @@ def _noise(results: Sequence[Result]) -> str | None:
     worst = max((float(result.entry.evidence["spread"]) for result in measured if result.entry is not None), default=0.0)
     if worst < NOISY_SPREAD:
         return None
-    return f"Times spread by up to {worst:.0%} of their median: the machine was busy. When it is quiet, run again with --fresh."
+    return f"Times spread by up to {worst:.0%} of their median: the machine was busy. Run again when it is quiet."
 
 
 def run(problems: Problems, settings: Settings, *, started: float, as_json: bool) -> Exit:

@@ -19,24 +19,27 @@ from sonew_autotune.trial import ADAMW, BEST, COPY, DEFAULT, Comparison, Subject
 from sonew_kernels.spec import STORAGE_BYTES
 
 PACKAGES: Final = ("torch", "triton", "optuna", "numpy")
+NOISY_SPREAD: Final = 0.5  # of the median: beyond it other work decides the times, and what wins today loses tomorrow
 COPY_BYTES_PER_VALUE: Final = 2  # read and written
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Which of the two won; `ratio` is best / default, whoever won."""
+    """Which of the two won; `ratio` is best / default, whoever won. `noisy`: the times spread too much to dethrone the default."""
 
     status: Literal["tuned", "default kept"]
     config: dict[str, int]
     ratio: Ratio
+    noisy: bool
 
 
 def judge_comparison(subject: Subject, comparison: Comparison) -> Verdict:
-    """The challenger wins only when the whole interval of its ratio to the default lies below 1."""
+    """The challenger wins only on a quiet machine and when the whole interval of its ratio to the default lies below 1."""
     ratio = paired_ratio(comparison.samples[BEST], comparison.samples[DEFAULT])
-    if ratio.high < 1 and dict(comparison.config) != dict(subject.default):
-        return Verdict("tuned", dict(comparison.config), ratio)
-    return Verdict("default kept", dict(subject.default), ratio)
+    noisy = max(comparison.samples[name].spread for name in (BEST, DEFAULT)) > NOISY_SPREAD
+    if ratio.high < 1 and not noisy and dict(comparison.config) != dict(subject.default):
+        return Verdict("tuned", dict(comparison.config), ratio, noisy)
+    return Verdict("default kept", dict(subject.default), ratio, noisy)
 
 
 def versions() -> dict[str, str]:
@@ -78,6 +81,7 @@ def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verd
     failed = [record for record in search.records if record.failure is not None]
     evidence = {
         "result": verdict.status,
+        "noisy": verdict.noisy,
         "case": case.name,
         "shapes": [list(shape) for shape in case.shapes],
         "median_ms": winner.median_ms,

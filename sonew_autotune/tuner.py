@@ -126,7 +126,10 @@ def neighbours(target: Target, path: Path) -> list[dict[str, int]]:
 
 
 def _enough(entry: tuned.Entry | None, wanted: int) -> bool:
-    trials = entry.evidence.get("trials") if entry is not None else None
+    """Whether a stored verdict needs no second look: enough trials behind it, taken on a quiet machine."""
+    if entry is None or entry.evidence.get("noisy", True):
+        return False
+    trials = entry.evidence.get("trials")
     return isinstance(trials, int) and trials >= wanted
 
 
@@ -227,6 +230,11 @@ class Run:
                 return Result(case=case, status="unfinished", note=ended, failures=failures)
             return Result(case=case, status="failed", note=f"final comparison: {outcome.kind}: {outcome.message}", failures=failures)
         verdict = judge_comparison(target.subject, outcome)
+        if verdict.noisy:
+            note = "; ".join(filter(None, (note, "the machine is too busy to judge a challenger")))
+            earlier = store.find(self.store_path, target.key)
+            if earlier is not None and not earlier.evidence.get("noisy", True):
+                return Result(case=case, status="reused", entry=earlier, note=note, failures=failures)
         entry = entry_from(target.key, target.subject, outcome, verdict, search, seed=self.settings.seed)
         store.save(self.store_path, entry, warn=self.report.warn)
         return Result(case=case, status=verdict.status, entry=entry, note=note, failures=failures)

@@ -21,10 +21,17 @@ class FakeMachine:
     Args:
         cost: milliseconds of a configuration, or the failure that it meets.
         noise: of the final comparison's rounds, as factors on the challenger's time.
+        drift: of the same rounds, as factors on every time.
     """
 
-    def __init__(self, cost: Callable[[Mapping[str, int]], float | Failure], noise: tuple[float, ...] = (1.0,) * 7) -> None:
+    def __init__(
+        self,
+        cost: Callable[[Mapping[str, int]], float | Failure],
+        noise: tuple[float, ...] = (1.0,) * 7,
+        drift: tuple[float, ...] = (1.0, 1.3, 0.8, 1.1, 1.0, 0.9, 1.2),
+    ) -> None:
         self.cost = cost
+        self.drift = drift
         self.noise = noise
         self.tried: list[dict[str, int]] = []
         self.finals: list[FinalRequest] = []
@@ -40,10 +47,9 @@ class FakeMachine:
             return timed(cost / default, default)
         self.finals.append(request)
         best = min(request.finalists, key=lambda config: float(self.cost(config)))  # type: ignore[arg-type]
-        drift = (1.0, 1.3, 0.8, 1.1, 1.0, 0.9, 1.2)
         work = {"default": default, "best": self.cost(best), "adamw": 0.5, "copy": 0.1}
         samples = {
-            name: Samples(tuple(float(cost) * d * (n if name == "best" else 1) for d, n in zip(drift, self.noise, strict=True)))  # type: ignore[arg-type]
+            name: Samples(tuple(float(cost) * d * (n if name == "best" else 1) for d, n in zip(self.drift, self.noise, strict=True)))  # type: ignore[arg-type]
             for name, cost in work.items()
         }
         return Comparison(dict(best), samples, {"default": 1000, "best": 1010})

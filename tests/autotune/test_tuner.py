@@ -104,7 +104,7 @@ def test_the_default_is_kept_when_nothing_is_faster_or_the_interval_does_not_say
     assert kept.entry.evidence["peak_bytes"] == 1000
     assert machine.finals[0].finalists == [find_target(case()).space.default]
 
-    noisy = FakeMachine(faster_in_big_blocks, noise=(1.0, 2.4, 1.9, 2.1, 2.3, 1.8, 2.2))  # a challenger that was lucky in its trial
+    noisy = FakeMachine(faster_in_big_blocks, noise=(1.8, 2.1, 1.9, 2.1, 2.0, 1.9, 2.2))  # a challenger that was lucky in its trial
     (unproven,), _ = run(tmp_path / "b", noisy.answer, [case()], replace(SETTINGS, trials=40))
     assert unproven.status == "default kept"
     assert unproven.entry is not None
@@ -112,6 +112,23 @@ def test_the_default_is_kept_when_nothing_is_faster_or_the_interval_does_not_say
     assert unproven.entry.evidence["challenger"]["config"]["block"] == 2048
     assert unproven.entry.evidence["ratio_to_default"]["median"] == 1.0
     assert unproven.entry.evidence["median_ms"] == pytest.approx(2.0)
+
+
+def test_a_busy_machine_cannot_dethrone_the_default_and_is_asked_again(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, trials=40)
+    busy = FakeMachine(faster_in_big_blocks, drift=(1.0, 9.0, 1.0, 8.0, 2.0, 30.0, 1.0))
+    (kept,), _ = run(tmp_path, busy.answer, [case()], settings)
+    assert (kept.status, kept.note) == ("default kept", "the machine is too busy to judge a challenger")
+    assert kept.entry is not None
+    assert kept.entry.evidence["noisy"] is True
+    assert kept.entry.evidence["challenger"]["ratio_to_default"]["high"] == pytest.approx(0.5)
+    quiet = FakeMachine(faster_in_big_blocks)
+    (tuned_now,), _ = run(tmp_path, quiet.answer, [case()], settings)
+    assert tuned_now.status == "tuned"
+    assert (len(quiet.tried), len(quiet.finals)) == (0, 1)
+    (again,), _ = run(tmp_path, busy.answer, [case()], replace(settings, fresh=True))
+    assert (again.status, again.entry) == ("reused", tuned_now.entry)  # what was judged in quiet stands
+    assert "too busy" in again.note
 
 
 def test_a_second_run_reuses_fresh_tunes_again_and_more_trials_resume(tmp_path: Path) -> None:
