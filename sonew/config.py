@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Final, Literal, get_args
 
 from sonew.errors import InvalidConfigError
@@ -29,7 +30,7 @@ def _require(name: str, value: object, allowed: str, fix: str, *, ok: bool) -> N
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check_number(name: str, value: object, allowed: str, fix: str, inside: Callable[[float], bool]) -> None:

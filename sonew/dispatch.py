@@ -13,17 +13,13 @@ from typing import Any, Final, Literal, Protocol, get_args
 import sonew_kernels
 from sonew import paths, tuned
 from sonew.config import Hyper, LaunchConfig, Plan, Problem
-from sonew.errors import BackendUnavailableError, InvalidConfigError
+from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewFallbackWarning
 from sonew.registry import BACKENDS, BackendRow, backend_names
 from sonew_kernels.spec import SPECS, source_hash
 
 Tuning = Literal["on", "off", "pinned"]
 TUNING_MODES: Final[tuple[str, ...]] = get_args(Tuning)
-LAUNCH_GROUP_ELEMENTS: Final = 32 * 2**20  # larger groups gain under 1 % (H100, 2026-11-22) and cost direction buffer
-
-
-class SonewFallbackWarning(UserWarning):
-    """A slower backend was chosen because a faster one cannot run here; the message says which and why."""
+LAUNCH_GROUP_ELEMENTS: Final = 32 * 2**20  # bounds the direction buffer to 128 MiB, or to the largest tensor
 
 
 class StepGroup(Protocol):
@@ -123,7 +119,8 @@ def _choose(candidates: tuple[Candidate, ...], backend: str, problem: Problem) -
         if candidate.reason is None:
             return candidate
     msg = (
-        f"backend={backend!r} cannot step band {problem.band} on {problem.device}. {verdicts}. Use backend='auto' or fix the reason given."
+        f"backend {backend!r} cannot step band {problem.band} on {problem.device}. {verdicts}. "
+        "Use backend='auto' without SONEW_BACKEND, or fix the reason given."
     )
     raise BackendUnavailableError(msg)
 
@@ -207,8 +204,8 @@ def explain(
 
 def _passed_over(candidates: Sequence[Candidate], chosen: str, device: str) -> list[Candidate]:
     """Faster backends made for this device that cannot run."""
-    native = {"cpu": "cpu", "cuda": "triton"}.get(device)
-    return [c for c in candidates if c.backend == native and c.reason is not None and chosen == "reference"]
+    made_for = {row.name for row in BACKENDS if row.device == device}
+    return [c for c in candidates if c.backend in made_for and c.reason is not None and c.backend != chosen]
 
 
 def make_plan(
@@ -218,7 +215,7 @@ def make_plan(
     explanation = explain(problem, framework=framework, backend=backend, config=config, tuning=tuning)
     plan = explanation.plan
     for candidate in _passed_over(explanation.candidates, plan.backend, problem.device) if _requested(backend) == "auto" else ():
-        message = f"sonew uses the slow reference backend on {problem.device}: {candidate.backend} cannot run ({candidate.reason})"
+        message = f"sonew uses the slow {plan.backend} backend on {problem.device}: {candidate.backend} cannot run ({candidate.reason})"
         warnings.warn(message, SonewFallbackWarning, stacklevel=2)
     return plan
 

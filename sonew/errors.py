@@ -15,5 +15,9 @@ class UnsupportedProblemError(SonewError, NotImplementedError):
     """The request is meaningful but nothing here implements it."""
 
 
+class SonewFallbackWarning(UserWarning):
+    """A slower backend was chosen because a faster one cannot run here; the message says which and why."""
+
+
 class BackendUnavailableError(SonewError, RuntimeError):
     """An explicitly requested backend cannot run here; the message lists every backend with its reason."""

@@ -14,17 +14,19 @@ class BackendRow:
         name: what users pass as `backend=`.
         framework: whose arrays it steps.
         module: the module that implements it, loaded on first use.
+        device: the device type it is made for, "" where it serves every one.
     """
 
     name: str
     framework: str
     module: str
+    device: str
 
 
 BACKENDS: Final = (
-    BackendRow("triton", "torch", "sonew.backends.triton_torch"),
-    BackendRow("cpu", "torch", "sonew.backends.cpu_torch"),
-    BackendRow("reference", "torch", "sonew.backends.reference_torch"),
+    BackendRow("triton", "torch", "sonew.backends.triton_torch", "cuda"),
+    BackendRow("cpu", "torch", "sonew.backends.cpu_torch", "cpu"),
+    BackendRow("reference", "torch", "sonew.backends.reference_torch", ""),
 )
 
 

@@ -103,7 +103,7 @@ class SONew(torch.optim.Optimizer):
             "gamma": gamma,
             "graft": graft,
             "chain": chain,
-            "state_dtype": state_dtype,
+            "state_dtype": dtype_name(state_dtype),
             "backend": backend,
             "tuning": tuning,
         }
@@ -124,13 +124,20 @@ class SONew(torch.optim.Optimizer):
         """Restore from a pickle or a copy; plans are made anew."""
         self._plans, self._settings = {}, {}
         super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: settings and state, no plans."""
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict; the state keeps the type it was saved in, also beside bfloat16 parameters."""
+        """Load a state dict; the state keeps the type it was saved in, also beside bfloat16 parameters.
+
+        How it is stepped is this optimizer's own business: `backend` and `tuning` stay as they are here.
+        """
+        own = [{name: group[name] for name in ("backend", "tuning")} for group in self.param_groups]
         final: dict[str, Any] = state_dict
 
         def keep(_optimizer: torch.optim.Optimizer, loaded: dict[str, Any]) -> None:
@@ -139,6 +146,8 @@ class SONew(torch.optim.Optimizer):
 
         with self.register_load_state_dict_pre_hook(keep):  # last in line, so it sees what the other hooks made of it
             super().load_state_dict(state_dict)
+        for group, kept in zip(self.param_groups, own, strict=True):
+            group.update(kept)
         saved_ids = [index for group in final["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(saved_ids, params, strict=True):
@@ -186,7 +195,8 @@ class SONew(torch.optim.Optimizer):
 
     def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper) -> list[LaunchGroup]:
         """The group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on."""
-        plan_key = tuple(group[name] for name in ("band", "chain", "state_dtype", "backend", "tuning"))
+        names = ("band", "chain", "state_dtype", "backend", "tuning")
+        plan_key = (torch.get_num_threads(), *(group[name] for name in names))  # tuned entries hold for a number of threads
         known = self._plans.get(index)
         stale = known is None or not known.covers(plan_key, group["params"])
         for param in group["params"]:

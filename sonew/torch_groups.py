@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -61,7 +62,8 @@ class LaunchGroup:
             if grad is not None:
                 held = states[leaf.param]
                 known = leaf.momentum is held.get(MOMENTUM) and leaf.stats is held.get(STATS) and leaf.count is held.get(COUNT)
-                if not known or not signature.describes(leaf.param, grad):
+                home = leaf.momentum.device == leaf.stats.device == signature.device  # state that was offloaded keeps its identity
+                if not (known and home and signature.describes(leaf.param, grad)):
                     return True
         return False
 
@@ -82,9 +84,9 @@ class GroupPlan:
 def check_param(param: torch.Tensor) -> None:
     """Refuse a parameter that cannot be stepped, with UnsupportedProblemError."""
     if param.dtype not in PARAM_DTYPES:
-        kind = "complex" if param.is_complex() else "non-floating"
+        kind = "complex parameters" if param.is_complex() else "parameters of this type"
         allowed = [dtype_name(dtype) for dtype in PARAM_DTYPES]
-        msg = f"SONew does not support {kind} parameters, got {param.dtype}: use {allowed} or another optimizer."
+        msg = f"SONew does not support {kind}, got {param.dtype}: use {allowed} or another optimizer."
         raise UnsupportedProblemError(msg)
     if param.layout != torch.strided:
         msg = f"SONew does not support sparse parameters, got layout {param.layout}. Make it dense or put it in another optimizer."
@@ -143,9 +145,11 @@ def _plan_launch(
         total=sum(lengths),
         median=int(statistics.median(lengths)),
     )
-    plan = make_plan(problem, framework="torch", backend=group["backend"], tuning=group["tuning"])
     leaves = tuple(_leaf(states, param, group, hyper) for param in params)
-    return LaunchGroup(leaves, signatures, plan, load_step_group(plan)(leaves, plan, direction=buffer))
+    device = params[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # the plan is for this GPU, not for the current one
+        plan = make_plan(problem, framework="torch", backend=group["backend"], tuning=group["tuning"])
+        return LaunchGroup(leaves, signatures, plan, load_step_group(plan)(leaves, plan, direction=buffer))
 
 
 def _leaf(states: States, param: torch.Tensor, group: Mapping[str, Any], hyper: Hyper) -> Leaf:

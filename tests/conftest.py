@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No SONEW_* setting of the caller reaches a test, and nothing tuned is read or written outside the test's folder.
 
-    The cache of compiled libraries stays shared: it is keyed by what decides the machine code, and a build takes a minute.
+    The cache of compiled libraries stays shared: it is keyed by what decides the machine code, and a build takes seconds per band.
     """
     for name in [name for name in os.environ if name.startswith("SONEW_") and name != "SONEW_CACHE_DIR"]:
         monkeypatch.delenv(name)

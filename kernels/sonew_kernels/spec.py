@@ -166,7 +166,7 @@ def _triton_rejects(config: Mapping[str, int], band: int) -> str | None:
 TRITON: Final = KernelSpec(
     name="triton",
     device="gpu",
-    sources=("band.py", "prologue.py", "direction.py", "norms.py", "update.py"),
+    sources=("band.py", "prologue.py", "direction.py", "norms.py", "update.py", "spec.py"),
     tunables=(
         Tunable(name="block", values=(128, 256, 512, 1024, 2048, 4096), meaning="lanes of a direction tile, halo included"),
         Tunable(name="num_warps", values=(1, 2, 4, 8, 16), meaning="warps of a direction program"),
@@ -208,12 +208,17 @@ def triton_launches(config: Mapping[str, int], band: int) -> dict[str, TritonLau
     }
 
 
-def _cpu_default(_band: int) -> dict[str, int]:
-    """Analytic default: segments that leave work for every core, blocks that stay in the second-level cache.
+# Never -ffast-math or -ffinite-math-only: they delete NaN tests and flush denormals in the whole process. Contraction to fused
+# multiply-adds is the same for every element, because each formula has one body. The OpenMP runtime is not linked: its
+# symbols resolve to the one that torch has loaded, and so there is one pool of threads.
+CPU_FLAGS: Final = (
+    *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
+    *("-fPIC", "-fvisibility=hidden", "-shared"),
+)
 
-    Two Zen 3 cores, 4 Mi elements, 2026-11-22: larger segments gain under 3 %, blocks of 512 to 2048 are equal, of 256 lose 5 %.
-    Tried and dropped: software prefetch of the next block (0 % to -10 %), streaming stores of the direction (-5 % to -15 %).
-    """
+
+def _cpu_default(_band: int) -> dict[str, int]:
+    """Analytic default: segments that leave work for every core, blocks that stay in the second-level cache."""
     return {"segment": 16384, "block": 1024, "threads": 0}
 
 
@@ -230,7 +235,7 @@ def _cpu_rejects(config: Mapping[str, int], band: int) -> str | None:
 CPU: Final = KernelSpec(
     name="cpu",
     device="cpu",
-    sources=("cpu.cpp", "cpu_block.h", "cpu_vector.h"),
+    sources=("cpu.cpp", "cpu_block.h", "cpu_vector.h", "spec.py"),
     tunables=(
         Tunable(name="segment", values=(4096, 16384, 65536, 262144, 1048576), meaning="elements one thread takes at a time"),
         Tunable(name="block", values=(256, 512, 1024, 2048), meaning="elements of a cache-resident block inside a segment"),

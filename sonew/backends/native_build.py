@@ -26,19 +26,12 @@ from typing import Final
 import sonew_kernels
 from sonew import paths
 from sonew.errors import BackendUnavailableError
-from sonew_kernels.spec import CPU, Column, Graft, Slot, Storage, source_hash
+from sonew_kernels.spec import CPU, CPU_FLAGS, Column, Graft, Slot, Storage, source_hash
 
 FOLDER: Final = Path(sonew_kernels.__file__).parent
 SOURCE: Final = "cpu.cpp"
 CANDIDATES: Final = ("c++", "g++", "clang++")
-# Never -ffast-math or -ffinite-math-only: they delete NaN tests and flush denormals in the whole process. Contraction to fused
-# multiply-adds is the same for every element, because each formula has one body. The OpenMP runtime is not linked: its
-# symbols resolve to the one that torch has loaded, and so there is one pool of threads.
-FLAGS: Final = (
-    *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
-    *("-fPIC", "-fvisibility=hidden", "-shared"),
-    *(("-Wl,-undefined,dynamic_lookup",) if sys.platform == "darwin" else ()),
-)
+FLAGS: Final = (*CPU_FLAGS, *(("-Wl,-undefined,dynamic_lookup",) if sys.platform == "darwin" else ()))
 DIGEST_BYTES: Final = 32
 BUILD_SECONDS: Final = 300
 

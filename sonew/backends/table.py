@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from sonew.config import Hyper
 from sonew.reference import decay_numbers
 from sonew_kernels.spec import Column, Slot, border_record
 
-ALIGNMENT = 32  # elements: every piece's direction starts on a 128-byte line
+ADDRESSES: Final = [Column.PARAM, Column.GRAD, Column.MOMENTUM, Column.STATS, Column.COUNT]
+ALIGNMENT: Final = 32  # elements: every piece's direction starts on a 128-byte line
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,36 @@ def direction_elements(lengths: Sequence[int]) -> int:
     return sum(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths)
 
 
+class Upload:
+    """Brings a small host array to its device tensor without waiting for the device.
+
+    Each slot of pinned memory is written again only once its last copy is done, which by then it long is.
+
+    Args:
+        target: where the values go, on a GPU.
+    """
+
+    SLOTS: Final = 3
+
+    def __init__(self, target: torch.Tensor) -> None:
+        self._target = target
+        self._slots = [self._slot(target) for _ in range(self.SLOTS)]
+        self._sent = 0
+
+    @staticmethod
+    def _slot(target: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
+        return torch.empty(target.shape, dtype=target.dtype, pin_memory=True), torch.cuda.Event()
+
+    def send(self, host: torch.Tensor) -> None:
+        """Copy in stream order; `host` may change as soon as this returns."""
+        buffer, done = self._slots[self._sent % self.SLOTS]
+        self._sent += 1
+        done.synchronize()
+        buffer.copy_(host)
+        self._target.copy_(buffer, non_blocking=True)
+        done.record(torch.cuda.current_stream(self._target.device))
+
+
 class GroupTable:
     """The table of one launch group and its buffers, made once per plan; `bind` refreshes what moves between steps.
 
@@ -93,13 +125,11 @@ class GroupTable:
             (Column.OFFSET, np.concatenate(([0], np.cumsum(padded)))[:-1]),
             (Column.FIRST_TILE, first),
             (Column.FIRST_UPDATE_TILE, first_update),
-            (Column.MOMENTUM, [leaf.momentum.data_ptr() for leaf in leaves]),
-            (Column.STATS, [leaf.stats.data_ptr() for leaf in leaves]),
-            (Column.COUNT, [leaf.count.data_ptr() for leaf in leaves]),
         ):
             self._cells[:, column] = values
 
-        self.rows = self._host if self.device.type == "cpu" else torch.empty_like(self._host, device=self.device)
+        on_host = self.device.type == "cpu"
+        self.rows = self._host if on_host else torch.empty_like(self._host, device=self.device)
         self.tiles = torch.from_numpy(tiles).to(self.device)
         self.update_tiles = torch.from_numpy(update_tiles).to(self.device)
         self.hyper = torch.zeros(len(Slot), dtype=torch.float32, device=self.device)
@@ -110,35 +140,43 @@ class GroupTable:
         self.partials = torch.zeros((len(tiles), 2), dtype=torch.float64, device=self.device)
         self.scales = torch.zeros(len(leaves), dtype=torch.float32, device=self.device)
 
+        self._send_rows = None if on_host else Upload(self.rows)
+        self._send_hyper = self.hyper.copy_ if on_host else Upload(self.hyper).send
         self._hyper: Hyper | None = None
-        self._addresses: list[tuple[int, int]] = [(-1, -1)] * len(leaves)
+        self._bound: list[tuple[int, ...] | None] = [()] * len(leaves)
         self._grads: dict[int, torch.Tensor] = {}
         self._params: dict[int, torch.Tensor] = {}
 
     def set_hyper(self, hyper: Hyper) -> None:
         """Bring the per-step numbers to the device, only when they changed."""
         if hyper != self._hyper:
-            self.hyper.copy_(torch.tensor(hyper_slots(hyper), dtype=torch.float32))
+            self._send_hyper(torch.tensor(hyper_slots(hyper), dtype=torch.float32))
             self._hyper = hyper
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""
         changed = False
         for i, (leaf, grad) in enumerate(zip(self.leaves, grads, strict=True)):
-            param_address = self._stage(self._params, i, leaf.param) if grad is not None else 0
-            grad_address = self._stage(self._grads, i, grad) if grad is not None else 0
-            if (param_address, grad_address) != self._addresses[i]:
-                self._addresses[i] = (param_address, grad_address)
-                row = self._cells[i]
-                row[Column.PARAM], row[Column.GRAD], row[Column.ACTIVE] = param_address, grad_address, grad is not None
+            addresses = None if grad is None else self._addresses(i, leaf, grad)
+            if addresses != self._bound[i]:
+                self._bound[i] = addresses
+                self._cells[i, Column.ACTIVE] = addresses is not None
+                if addresses is not None:
+                    self._cells[i, ADDRESSES] = addresses
                 changed = True
-        if changed and self.rows is not self._host:
-            self.rows.copy_(self._host, non_blocking=True)
+        if changed and self._send_rows is not None:
+            self._send_rows.send(self._host)
+
+    def _addresses(self, i: int, leaf: Leaf, grad: torch.Tensor) -> tuple[int, ...]:
+        """Where the tensors lie now, in the order of `ADDRESSES`: storage can move under a tensor that stays the same."""
+        param = self._stage(self._params, i, leaf.param)
+        return param, self._stage(self._grads, i, grad), leaf.momentum.data_ptr(), leaf.stats.data_ptr(), leaf.count.data_ptr()
 
     @staticmethod
     def _stage(staged: dict[int, torch.Tensor], i: int, tensor: torch.Tensor) -> int:
         """Address of the tensor in logical order, through a contiguous copy kept for the next step where it is strided."""
         if tensor.is_contiguous() and not tensor.is_neg():  # a negated view shares its base's address
+            staged.pop(i, None)
             return tensor.data_ptr()
         if i not in staged:
             staged[i] = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
