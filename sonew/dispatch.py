@@ -119,7 +119,7 @@ def _choose(candidates: tuple[Candidate, ...], backend: str, problem: Problem) -
         if candidate.reason is None:
             return candidate
     msg = (
-        f"backend {backend!r} cannot step band {problem.band} on {problem.device}. {verdicts}. "
+        f"backend={backend!r} cannot step band {problem.band} on {problem.device}. {verdicts}. "
         "Use backend='auto' without SONEW_BACKEND, or fix the reason given."
     )
     raise BackendUnavailableError(msg)
@@ -198,6 +198,8 @@ def explain(
         found = tuned.best(verdicts)
         config = found.entry.config if found else default_config(kernel, problem.band)
         provenance = _provenance(found, verdicts, problems, tuning)
+    if _requested(backend) == "auto":
+        provenance += "".join(f"; {c.backend} passed over ({c.reason})" for c in _passed_over(candidates, chosen.backend, problem.device))
     plan = Plan(problem=problem, backend=chosen.backend, config=config, provenance=provenance)
     return Explanation(plan=plan, candidates=candidates, key=key, verdicts=verdicts, problems=problems)
 

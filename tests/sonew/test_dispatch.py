@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonew import BackendUnavailableError, InvalidConfigError, dispatch
+from sonew import BackendUnavailableError, InvalidConfigError, SonewFallbackWarning, dispatch
 from sonew.config import LaunchConfig, Problem
 from sonew.registry import BACKENDS, BackendRow
 from sonew.torch import SONew
@@ -68,12 +68,12 @@ def fake_backends(monkeypatch: pytest.MonkeyPatch, shipped_store: Path) -> Calla
     """Backends whose verdicts the test sets: calling it with name=reason changes them; "cpu" has the CPU kernels' space."""
     reasons: dict[str, str | None] = {"triton": "no GPU", "cpu": None, "reference": None}
     rows = []
-    for name, kernel in (("triton", "triton"), ("cpu", "cpu"), ("reference", "")):
+    for name, kernel, device in (("triton", "triton", "cuda"), ("cpu", "cpu", "cpu"), ("reference", "", "")):
         module = ModuleType(f"fake_{name}")
         rejects = functools.partial(lambda name, _problem: reasons[name], name)
         module.__dict__.update(KERNEL=kernel, rejects=rejects, environment=lambda: ENVIRONMENT)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        rows.append(BackendRow(name, "torch", module.__name__))
+        rows.append(BackendRow(name, "torch", module.__name__, device))
     monkeypatch.setattr(dispatch, "BACKENDS", tuple(rows))
     assert not shipped_store.exists()
     return lambda **changes: reasons.update(changes)
@@ -91,9 +91,9 @@ def test_auto_takes_the_first_that_can_and_lists_all() -> None:
 
 def test_falling_to_the_reference_warns_with_the_reason(fake_backends: Callable[..., None]) -> None:
     fake_backends(cpu="no compiler: install g++")
-    with pytest.warns(dispatch.SonewFallbackWarning, match="slow reference backend on cpu: cpu cannot run .no compiler: install g"):
+    with pytest.warns(SonewFallbackWarning, match="slow reference backend on cpu: cpu cannot run .no compiler: install g"):
         plan = dispatch.make_plan(PROBLEM)
-    assert (plan.backend, plan.provenance) == ("reference", "nothing to tune")
+    assert (plan.backend, plan.provenance) == ("reference", "nothing to tune; cpu passed over (no compiler: install g++)")
 
 
 def test_an_explicit_request_never_falls_back(fake_backends: Callable[..., None]) -> None:

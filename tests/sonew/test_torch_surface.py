@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sonew import torch_groups
+from sonew import SonewFallbackWarning, torch_groups
 from sonew.config import GRAFTS, Chain, Hyper, Plan, Problem
-from sonew.dispatch import SonewFallbackWarning, make_plan
+from sonew.dispatch import make_plan
 from sonew.torch import SONew
 from tests.expected import Expected, gradients, parameters, take_step
 from tests.tolerances import assert_close
