@@ -82,7 +82,7 @@ def test_complex_parameters_are_refused(dtype: torch.dtype, word: str) -> None:
 
 
 def test_integer_parameters_are_refused() -> None:
-    with pytest.raises(UnsupportedProblemError, match=r"non-floating parameters, got torch\.int64"):
+    with pytest.raises(UnsupportedProblemError, match=r"parameters of this type, got torch\.int64"):
         SONew([torch.nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)])
 
 

@@ -46,7 +46,7 @@ def test_resuming_is_bitwise(backend: str, transport: Callable[[dict[str, Any]],
     """Also beside bfloat16 parameters, to which torch's own loader would cast the state."""
     first, second = parameters((6, 5), (7,), (), dtype=dtype), parameters((6, 5), (7,), (), dtype=dtype, seed=9)
     settings: dict[str, Any] = {"lr": 0.1, "band": 2, "weight_decay": 0.1, "backend": backend}
-    one, other = SONew(first, **settings), SONew(second, lr=123.0)
+    one, other = SONew(first, **settings), SONew(second, lr=123.0, backend=backend)
     rows = gradients(first, band=2)
     for row in rows[:5]:
         take_step(one, first, row)
