@@ -18,7 +18,6 @@ EPILOG: Final = (
     "Exit codes: 0 done, 1 a check failed, 2 wrong use or broken input, 3 could not judge (no device, no time), "
     "130 interrupted (finished work is kept)."
 )
-NOT_JUDGED_ERRORS: Final = ("NoDeviceError", "LockedError")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +38,7 @@ StateDir = Annotated[Path | None, typer.Option(help="Where studies are kept, ins
 
 
 def _finish(command: Callable[[], Exit], *, store: Path | None = None, state_dir: Path | None = None) -> None:
-    """Run a command and exit with its code; an error the package raises on purpose is one line, not a traceback."""
+    """Run a command and exit with its code; an error the package raises on purpose, or a file that cannot be used, is one line."""
     for name, path in (("SONEW_STORE", store), ("SONEW_STATE_DIR", state_dir)):
         if path is not None:
             os.environ[name] = str(path)  # one way to say it: the dispatch layer reads the environment, too
@@ -47,7 +46,12 @@ def _finish(command: Callable[[], Exit], *, store: Path | None = None, state_dir
         code = command()
     except SonewError as error:
         typer.echo(f"error: {error}", err=True)
-        code = Exit.NOT_JUDGED if type(error).__name__ in NOT_JUDGED_ERRORS else Exit.WRONG_USE
+        code = getattr(error, "exit_code", Exit.WRONG_USE)
+    except BrokenPipeError:
+        raise  # whoever read the output has enough; typer ends quietly
+    except OSError as error:
+        typer.echo(f"error: {error}. Make the place readable and writable, or choose another with --store or --state-dir.", err=True)
+        code = Exit.WRONG_USE
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         code = Exit.INTERRUPTED

@@ -10,16 +10,17 @@ import typer
 from sonew import dispatch, paths
 from sonew_autotune import inspection
 from sonew_autotune.device import find_device
+from sonew_autotune.files import prepare_folder
 from sonew_autotune.problems import cases_of
 from sonew_autotune.progress import ConsoleReport
 from sonew_autotune.render import document, entries_table, make_console, result_json, results_table
+from sonew_autotune.results import Result
 from sonew_autotune.settings import Exit, Problems, Settings
 from sonew_autotune.store import prepare
 from sonew_autotune.trial import make_evaluator
-from sonew_autotune.tuner import Result, Run
 from sonew_autotune.worker import Worker
 
-NOISY_SPREAD: Final = 0.25
+WARNED_SPREAD: Final = 0.25  # of the median: the verdict still stands (`evidence.NOISY_SPREAD`), but a quieter run would see smaller gains
 
 
 def _status(results: Sequence[Result], *, interrupted: bool) -> Exit:
@@ -34,23 +35,28 @@ def _noise(results: Sequence[Result]) -> str | None:
     """A line about a machine that was too busy for its numbers to be worth much."""
     measured = [result for result in results if result.entry is not None and result.status != "reused"]
     worst = max((float(result.entry.evidence["spread"]) for result in measured if result.entry is not None), default=0.0)
-    if worst < NOISY_SPREAD:
+    if worst < WARNED_SPREAD:
         return None
     return f"Times spread by up to {worst:.0%} of their median: the machine was busy. Run again when it is quiet."
 
 
 def run(problems: Problems, settings: Settings, *, started: float, as_json: bool) -> Exit:
     """`sonew-autotune run` on this machine's device."""
+    from sonew_autotune.tuner import Run  # noqa: PLC0415  # loads Optuna, which the other commands do without
+
     console, messages = make_console(), make_console(stderr=True)
     shown = messages if as_json else console
     store_path = prepare(paths.store_path())
+    studies = prepare_folder(
+        paths.state_dir() / "studies",
+        subject=f"the state folder {paths.state_dir()}",
+        fix="Pass --state-dir FOLDER or set SONEW_STATE_DIR to a folder that can.",
+    )
     device = find_device(problems.device)
     cases = cases_of(problems, device.type)
     worker, interrupted = Worker(make_evaluator), False
     report = ConsoleReport(shown, len(cases))
-    tuning = Run(
-        settings, store_path=store_path, studies=paths.state_dir() / "studies", answer=worker.answer, report=report, started=started
-    )
+    tuning = Run(settings, store_path=store_path, studies=studies, answer=worker.answer, report=report, started=started)
     if device.warning is not None:
         report.warn(device.warning)
     shown.print(f"Tuning {len(cases)} problems on {device.type}, at most {settings.budget_s:.0f} s and {settings.trials} trials each.")

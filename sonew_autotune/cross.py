@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from sonew import tuned
 from sonew.config import LaunchConfig
+from sonew.errors import InvalidConfigError
 from sonew.registry import BACKENDS
 from sonew_autotune import store
 from sonew_autotune.evidence import now, versions
@@ -20,7 +22,7 @@ from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import Case
 from sonew_autotune.resources import Resources
 from sonew_autotune.space import Space, available_cores, build_space
-from sonew_autotune.static import Compiled, compile_kernel, parse_target, static_rank
+from sonew_autotune.static import TARGETS, Compiled, compile_kernel, parse_target, static_rank
 from sonew_autotune.trial import classify
 from sonew_autotune.worker import Worker
 from sonew_kernels.spec import SPECS, source_hash
@@ -63,6 +65,36 @@ def answer_compile(request: CompileRequest) -> Outcome:
 def make_compiler() -> Callable[[CompileRequest], Outcome]:
     """For `worker.Worker`."""
     return answer_compile
+
+
+def _quiet_compiler() -> Callable[[CompileRequest], Outcome]:
+    """For the trial of a target: what the compilers print on their way down says less than the error does."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
+    return answer_compile
+
+
+def check_target(target: str, band: int) -> None:
+    """Refuse a target that nothing can be compiled for, in a process of its own: for an unknown one, LLVM aborts.
+
+    Raises:
+        InvalidConfigError: not of the form of a target, or the compilers reject it.
+    """
+    parse_target(target)
+    if target in TARGETS:
+        return
+    config, worker = SPECS[KERNEL].default(band), Worker(_quiet_compiler)
+    try:
+        outcome = worker.answer(
+            CompileRequest(kernel="update", config=config, band=band, target=target, dtypes=("float32", "float32")), COMPILE_SECONDS
+        )
+    finally:
+        worker.close()
+    if isinstance(outcome, Failure):
+        reason = outcome.message.replace("the worker process", "the compiler")
+        msg = f"target={target!r} cannot be used: {reason}. Use for example one of {list(TARGETS)}: pass --target {TARGETS[1]}."
+        raise InvalidConfigError(msg)
 
 
 def compile_all(

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from sonew.config import Problem
 from sonew.errors import InvalidConfigError, SonewError
 from sonew.registry import BACKENDS
+from sonew_autotune.settings import Exit
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 class NoDeviceError(SonewError, RuntimeError):
     """The device that was asked for cannot be used here: nothing can be judged on it."""
+
+    exit_code: ClassVar[Exit] = Exit.NOT_JUDGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,8 @@ def find_device(
     if reason is None:
         return Device(type="cuda")
     if requested == "cuda":
-        msg = f"device='cuda' cannot be used: {reason}. Pass --device cpu to tune the CPU."
+        msg = f"device='cuda' cannot be used: {reason}. Pass --device cpu to use the CPU."
         raise NoDeviceError(msg)
     traces = seen()
-    warning = f"A GPU is present ({', '.join(traces)}) but cannot be used: {reason}. Tuning the CPU instead." if traces else None
+    warning = f"A GPU is present ({', '.join(traces)}) but cannot be used: {reason}. Using the CPU instead." if traces else None
     return Device(type="cpu", warning=warning)

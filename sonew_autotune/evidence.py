@@ -14,7 +14,7 @@ from sonew.config import LaunchConfig
 from sonew.tuned import Entry, Key
 from sonew_autotune.measure import Ratio, Samples, paired_ratio, roof_share
 from sonew_autotune.problems import Case
-from sonew_autotune.study import Search
+from sonew_autotune.results import Tried
 from sonew_autotune.trial import ADAMW, BEST, COPY, DEFAULT, Comparison, Subject
 from sonew_kernels.spec import STORAGE_BYTES
 
@@ -68,7 +68,7 @@ def _roof(case: Case, winner: Samples, copy: Samples) -> float:
     return roof_share(bytes_moved=case.bytes_moved, time_ms=winner.median_ms, copy_bytes=copy_bytes, copy_ms=copy.median_ms)
 
 
-def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verdict, search: Search, *, seed: int) -> Entry:
+def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verdict, tried: Tried, *, seed: int) -> Entry:
     """The entry to store: the winning configuration with everything needed to judge it later.
 
     Evidence: `samples` of default, best challenger, AdamW and copy from the same rounds; `ratio_*` of the *winner's* time to
@@ -78,7 +78,7 @@ def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verd
     samples: Mapping[str, Samples] = comparison.samples
     name = BEST if verdict.status == "tuned" else DEFAULT
     winner, case = samples[name], subject.case
-    failed = [record for record in search.records if record.failure is not None]
+    failed = [record for record in tried.records if record.failure is not None]
     evidence = {
         "result": verdict.status,
         "noisy": verdict.noisy,
@@ -95,10 +95,10 @@ def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verd
         "roof_share": _roof(case, winner, samples[COPY]),
         "bytes_moved": case.bytes_moved,
         "peak_bytes": comparison.peak_bytes[name],
-        "trials": len(search.records),
+        "trials": len(tried.records),
         "failed_trials": len(failed),
-        "space": len(search.space.points()),
-        "search": "exhaustive" if search.exhaustive else "tpe",
+        "space": len(tried.space.points()),
+        "search": "exhaustive" if tried.exhaustive else "tpe",
         "seed": seed,
         "versions": versions(),
         "date": now(),

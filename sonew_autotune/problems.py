@@ -99,7 +99,12 @@ class Case:
         return self.elements * (direction_bytes(self.band, grad_bytes=grad) + update_bytes(param_bytes=param))
 
 
-def _check_choice(name: str, value: object, allowed: Sequence[object], fix: str) -> None:
+def check_choice(name: str, value: object, allowed: Sequence[object], fix: str) -> None:
+    """Refuse a value outside its set.
+
+    Raises:
+        InvalidConfigError: with the value, the set and the fix.
+    """
     if value not in allowed:
         msg = f"{name}={value!r} is not one of {list(allowed)}. {fix}"
         raise InvalidConfigError(msg)
@@ -124,7 +129,7 @@ def _shapes(sizes: Sequence[int], models: Sequence[str]) -> dict[str, Shapes]:
             raise InvalidConfigError(msg)
     shapes: dict[str, Shapes] = {str(size): ((size,),) for size in sizes}
     for model in models:
-        _check_choice("model", model, list(MODELS), "Pass for example --model mnist-autoencoder, or a --size.")
+        check_choice("model", model, list(MODELS), "Pass for example --model mnist-autoencoder, or a --size.")
         shapes |= _launch_groups(model, MODELS[model])
     return shapes
 
@@ -139,9 +144,9 @@ def cases_of(problems: Problems, device: str) -> list[Case]:
     if not sizes and not models:
         sizes, models = SIZES, DEFAULT_MODELS
     for band in problems.bands:
-        _check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
+        check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
     for dtype in problems.dtypes:
-        _check_choice("dtype", dtype, list(STORAGE_BYTES), "Pass for example --dtype bfloat16.")
+        check_choice("dtype", dtype, list(STORAGE_BYTES), "Pass for example --dtype bfloat16.")
     return [
         Case(name=name, shapes=shapes, device=device, band=band, param_dtype=dtype, grad_dtype=dtype)
         for dtype in dict.fromkeys(problems.dtypes or DTYPES)

@@ -10,14 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sonew_autotune.problems import Case
 from sonew_autotune.render import config_text
-from sonew_autotune.study import Record
-from sonew_autotune.tuner import Result
+from sonew_autotune.results import Record, Result
 
 REFRESH_PER_SECOND = 2  # the bar must not take the time it shows
 
 
 class ConsoleReport:
-    """A `tuner.Report` on a console; a context manager around the run.
+    """A `results.Report` on a console; a context manager around the run.
 
     Attributes:
         results: what is finished so far, also after Ctrl-C.

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sonew.tuned import SCHEMA_VERSION, Entry, Verdict
 from sonew_autotune.measure import Ratio
-from sonew_autotune.tuner import Result
+from sonew_autotune.results import Result
 
 PLAIN_WIDTH: Final = 160  # of tables that go to a file or a pipe: nothing is cut
 MIB: Final = 2**20

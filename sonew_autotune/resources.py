@@ -111,7 +111,7 @@ def amd_resources(assembly: str, shared: int, threads: int, target: str) -> Reso
     """Resources from the assembly text and its comments; `shared` bytes and `threads` per program come from the launch.
 
     Raises:
-        UnsupportedProblemError: the text lacks a line that Triton 3.6 and 3.7 write.
+        UnsupportedProblemError: the text lacks a line that Triton 3.6 and 3.7 write, or has accesses of another architecture.
     """
 
     def number(pattern: str) -> int:
@@ -123,6 +123,9 @@ def amd_resources(assembly: str, shared: int, threads: int, target: str) -> Reso
 
     def widths(verb: str) -> Counter[int]:
         kinds = re.findall(rf"^\s+(?:global|buffer|flat)_{verb}_([a-z]+\d*)", assembly, re.MULTILINE)
+        if unknown := sorted(set(kinds) - set(AMD_WIDTHS)):
+            msg = f"the assembly for {target} accesses memory by {unknown}, none of {list(AMD_WIDTHS)}: this architecture is not read yet"
+            raise UnsupportedProblemError(msg)
         return Counter(AMD_WIDTHS[kind] for kind in kinds)
 
     registers = number(r"\.vgpr_count:\s*(\d+)")

@@ -15,11 +15,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from sonew.errors import BackendUnavailableError, InvalidConfigError
+from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError
 from sonew_autotune.resources import Architecture, Resources, amd_resources, architecture, nvidia_resources
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, TritonLaunch, direction_bytes, triton_launches, update_bytes
 
-__all__ = ["ENTRIES", "KERNELS", "STAGES", "TARGETS", "Compiled", "Resources", "compile_kernel", "parse_target", "static_rank"]
+__all__ = [
+    "ENTRIES",
+    "KERNELS",
+    "STAGES",
+    "TARGETS",
+    "CompileError",
+    "Compiled",
+    "Resources",
+    "compile_kernel",
+    "parse_target",
+    "static_rank",
+]
 
 KERNELS: Final = ("prologue", "direction", "norms", "update")
 ENTRIES: Final = ("table", "direct")
@@ -36,6 +47,16 @@ POINTERS: Final[Mapping[str, str]] = {
 }
 """Types of the pointer arguments that are not float32."""
 STORAGE_TYPES: Final[Mapping[str, str]] = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
+
+
+class CompileError(SonewError, RuntimeError):
+    """The compiler or its tools refuse a kernel; the message has their own reason in a line."""
+
+    def __init__(self, kernel: str, target: str, error: Exception) -> None:
+        text = str(error.stderr) if isinstance(error, subprocess.CalledProcessError) and error.stderr else str(error)
+        lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+        reason = next((line for line in lines if "fatal" in line), lines[0])  # ptxas' own word, in the midst of Triton's
+        super().__init__(f"the {kernel} kernel does not compile for {target}: {type(error).__name__}: {reason[:500]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +149,9 @@ def compile_kernel(
         chained: whether chains end inside tensors.
 
     Raises:
-        InvalidConfigError: an argument outside its set; the compiler's own errors pass through.
+        InvalidConfigError: an argument outside its set.
+        CompileError: the compiler or its tools refuse it.
+        UnsupportedProblemError: the machine code is of a kind that is not read.
         BackendUnavailableError: no Triton, or its interpreter is on.
     """
     _choice("kernel", kernel, KERNELS)
@@ -151,10 +174,14 @@ def compile_kernel(
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = compiler.ASTSource(function, signature, constants, aligned)
     options = {**COMPILE_OPTIONS, "num_warps": launch.num_warps}
-    built = triton.compile(source, target=gpu_target, options=options)
+    try:
+        built = triton.compile(source, target=gpu_target, options=options)
+        usage, sass = _nvidia_tools(triton, built.asm["cubin"]) if backend == "cuda" else ("", "")
+    except Exception as error:  # Triton raises whatever it meets
+        raise CompileError(kernel, target, error) from error
     stages = {name: built.asm[name] for name in STAGES[backend] if name in built.asm}
     if backend == "cuda":
-        usage, stages["sass"] = _nvidia_tools(triton, built.asm["cubin"])
+        stages["sass"] = sass
         resources = nvidia_resources(usage, stages["sass"], built.metadata.shared, launch.num_warps * warp_size, target)
     else:
         resources = amd_resources(stages["amdgcn"], built.metadata.shared, launch.num_warps * warp_size, target)

@@ -14,15 +14,15 @@ from rich.table import Table
 from sonew import paths
 from sonew.errors import InvalidConfigError
 from sonew_autotune import static
-from sonew_autotune.cross import KERNEL, CompileRequest, Outcome, Ranked, StaticResult, tune_static
+from sonew_autotune.cross import KERNEL, CompileRequest, Outcome, Ranked, StaticResult, check_target, tune_static
 from sonew_autotune.outcome import Failure
-from sonew_autotune.problems import Case, cases_of
+from sonew_autotune.problems import Case, cases_of, check_choice
 from sonew_autotune.progress import REFRESH_PER_SECOND
 from sonew_autotune.render import config_text, document, make_console
 from sonew_autotune.resources import Resources
 from sonew_autotune.settings import Exit, Problems, Settings
 from sonew_autotune.store import prepare
-from sonew_kernels.spec import SPECS
+from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
 
 SHOWN: Final = 5  # candidates per problem in the table; --json has all
 RESOURCE_HEADINGS: Final = ("registers", "spill bytes (stored+loaded)", "shared bytes", "loads (bytes x times)", "stores", "occupancy")
@@ -121,14 +121,13 @@ def run_static(problems: Problems, target: str, settings: Settings, *, started: 
     console = make_console()
     shown = make_console(stderr=True) if as_json else console
     store_path = prepare(paths.store_path())
-    static.parse_target(target)
+    cases = cases_of(problems, "cuda")
+    check_target(target, cases[0].band)
     results: list[StaticResult] = []
     interrupted = False
     report = _CompileReport(shown)
     deadline = started + settings.budget_s
-    ranking = tune_static(
-        cases_of(problems, "cuda"), target, store_path=store_path, deadline=deadline, told=report.told, warn=report.warn, begin=report.begin
-    )
+    ranking = tune_static(cases, target, store_path=store_path, deadline=deadline, told=report.told, warn=report.warn, begin=report.begin)
     try:
         with report:
             for result in ranking:
@@ -180,12 +179,14 @@ def compile_command(
     *, band: int, target: str, stage: str | None, kernel: str | None, pairs: Sequence[str], dtype: str, entry: str, as_json: bool
 ) -> Exit:
     """Compile, print a stage and the resource table; without a kernel all of them, and no stage."""
+    check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
     backend, _, _ = static.parse_target(target)
     if stage is not None and stage not in static.STAGES[backend]:
         stages = static.STAGES[backend]
         msg = f"stage={stage!r} is not one of {list(stages)} for {target}. Pass for example --stage {stages[-1]}."
         raise InvalidConfigError(msg)
     config = parse_config(pairs, band)
+    check_target(target, band)
     kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.KERNELS))
     built = [static.compile_kernel(name, config, band, target, dtypes=(dtype, dtype), entry=entry) for name in kernels]
     if as_json:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sonew.errors import InvalidConfigError
 from sonew.tuned import SCHEMA_VERSION, Entry, Key, read_store
+from sonew_autotune.files import prepare_folder, set_aside, write_atomically
 from sonew_autotune.journal import locked
-
-
-def _set_aside(path: Path, label: str) -> Path:
-    """Move a file that cannot be kept up to date out of the way, under a name that says why and when."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    target = path.with_name(f"{path.name}.{label}-{stamp}")
-    path.replace(target)
-    return target
 
 
 def _raw_entries(path: Path, warn: Callable[[str], None]) -> list[Any]:
@@ -34,11 +23,11 @@ def _raw_entries(path: Path, warn: Callable[[str], None]) -> list[Any]:
     except (OSError, ValueError, RecursionError) as error:
         document, problem = {}, f"is not readable as JSON ({error})"
     if problem is not None:
-        warn(f"{path} {problem}: it was moved to {_set_aside(path, 'corrupt')} and a new store begun")
+        warn(f"{path} {problem}: it was moved to {set_aside(path, 'corrupt')} and a new store begun")
         return []
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
-        aside = _set_aside(path, f"schema-{version}")
+        aside = set_aside(path, f"schema-{version}")
         warn(f"{path} has schema_version {version!r}, this version writes {SCHEMA_VERSION}: it was moved to {aside} and a new store begun")
         return []
     entries: list[Any] = document["entries"]
@@ -49,21 +38,6 @@ def _same(raw: Any, entry: Entry) -> bool:  # noqa: ANN401  # whatever the file 
     return isinstance(raw, dict) and raw.get("key") == asdict(entry.key) and raw.get("kind") == entry.kind
 
 
-def _replace_file(path: Path, text: str) -> None:
-    """Write beside the target and move into place: a reader sees the old file or the new one, never a part."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def prepare(path: Path) -> Path:
     """The store's real path, with its folder made and tried.
 
@@ -71,12 +45,8 @@ def prepare(path: Path) -> Path:
         InvalidConfigError: nothing can be written there.
     """
     real = path.resolve()
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=real.parent).close()
-    except OSError as error:
-        msg = f"the store {path} cannot be written ({error}). Pass --store FILE or set SONEW_STORE to a file that can."
-        raise InvalidConfigError(msg) from error
+    fix = "Pass --store FILE or set SONEW_STORE to a file that can."
+    prepare_folder(real.parent, subject=f"the store {path}", fix=fix)
     return real
 
 
@@ -92,7 +62,7 @@ def save(path: Path, entry: Entry, *, warn: Callable[[str], None]) -> None:
     with locked(real.with_name(f"{real.name}.lock")):
         kept = [raw for raw in _raw_entries(real, warn) if not _same(raw, entry)]
         document = {"schema_version": SCHEMA_VERSION, "entries": [*kept, entry.as_json()]}
-        _replace_file(real, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        write_atomically(real, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def find(path: Path, key: Key, kind: str = "measured") -> Entry | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sonew_autotune.files import set_aside
 from sonew_autotune.journal import cut_torn_line, locked
 from sonew_autotune.measure import Ratio
 from sonew_autotune.outcome import Failure
+from sonew_autotune.results import Record, Tried
 from sonew_autotune.space import Config, Space
 from sonew_autotune.trial import Timed
 
@@ -30,17 +32,6 @@ RECORD: Final = "record"
 MAX_WASTED: Final = 20  # asks in a row that brought nothing new, before a fresh point is drawn at random
 
 Evaluate = Callable[[dict[str, int]], Timed | Failure]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A finished trial: either `ratio` (to the default) and times, or a failure."""
-
-    config: dict[str, int]
-    ratio: Ratio | None = None
-    median_ms: float | None = None
-    default_ms: float | None = None
-    failure: Failure | None = None
 
 
 class _NoLock:
@@ -126,6 +117,11 @@ class Search:
         return list(self._known.values())
 
     @property
+    def tried(self) -> Tried:
+        """What an entry's evidence says of the search."""
+        return Tried(self.space, self.records, self.exhaustive)
+
+    @property
     def ranked(self) -> list[Record]:
         """Timed records, fastest first."""
         return sorted((record for record in self._known.values() if record.ratio), key=lambda r: r.ratio.median if r.ratio else 0.0)
@@ -180,9 +176,24 @@ def _distribution(values: Sequence[int]) -> BaseDistribution:
     return CategoricalDistribution(range(len(values)))
 
 
+def _load_search(path: Path, space: Space, *, trials: int, seed: int, first: Sequence[Config]) -> Search:
+    journal = JournalFileBackend(str(path), lock_obj=_NoLock())  # type: ignore[arg-type]  # the base class is private
+    study = optuna.create_study(storage=JournalStorage(journal), study_name=path.stem, direction="minimize", load_if_exists=True)
+    study.sampler = TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))  # on resume, other proposals than before
+    return Search(space, study, trials=trials, seed=seed, first=first)
+
+
 @contextmanager
 def open_search(
-    folder: Path, name: str, space: Space, *, trials: int, seed: int, first: Sequence[Config] = (), fresh: bool = False
+    folder: Path,
+    name: str,
+    space: Space,
+    *,
+    trials: int,
+    seed: int,
+    first: Sequence[Config] = (),
+    fresh: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Search]:
     """Open or resume the search of one problem, alone on its journal file.
 
@@ -194,9 +205,11 @@ def open_search(
         seed: of the sampler.
         first: points to try first, the default foremost.
         fresh: forget what an earlier run found.
+        warn: told, in a line, about a broken journal, which is set aside.
 
     Raises:
         LockedError: another process is searching the same problem.
+        OSError: the journal cannot be read or written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / f"{name}.journal"
@@ -204,8 +217,14 @@ def open_search(
         if fresh:
             path.unlink(missing_ok=True)
         cut_torn_line(path)
-        journal = JournalFileBackend(str(path), lock_obj=_NoLock())  # type: ignore[arg-type]  # the base class is private
-        storage = JournalStorage(journal)
-        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-        study.sampler = TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))  # on resume, other proposals than before
-        yield Search(space, study, trials=trials, seed=seed, first=first)
+        try:
+            search = _load_search(path, space, trials=trials, seed=seed, first=first)
+        except OSError:
+            raise
+        except Exception as error:
+            if not path.exists():
+                raise  # whatever it was, no journal caused it
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warn(f"{path} is broken ({reason}): it was moved to {set_aside(path, 'corrupt')} and the search begun anew")
+            search = _load_search(path, space, trials=trials, seed=seed, first=first)
+        yield search

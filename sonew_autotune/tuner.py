@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
 from sonew import tuned
 from sonew.dispatch import judge_backends, shipped_store_paths
@@ -17,12 +17,14 @@ from sonew.registry import BACKENDS
 from sonew_autotune import store
 from sonew_autotune.device import NoDeviceError
 from sonew_autotune.evidence import entry_from, judge_comparison
+from sonew_autotune.journal import LockedError
 from sonew_autotune.measure import TARGET_SAMPLE_S
 from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import Case
+from sonew_autotune.results import Record, Report, Result
 from sonew_autotune.settings import Settings
 from sonew_autotune.space import Space, build_space
-from sonew_autotune.study import Record, Search, open_search
+from sonew_autotune.study import Search, open_search
 from sonew_autotune.trial import FINAL_ROUNDS, RUNOFF_ROUNDS, Comparison, FinalRequest, Request, Subject, Timed, TrialRequest
 from sonew_kernels.spec import source_hash
 
@@ -31,44 +33,10 @@ TRIAL_SECONDS: Final = 120.0  # a candidate that takes longer to build, check an
 GRACE_SECONDS: Final = 4.0  # how far past the budget a trial or the final comparison may reach before it is stopped
 FINALISTS: Final = 3
 NEIGHBOURS: Final = 3
-Status = Literal["tuned", "default kept", "reused", "failed", "unfinished"]
 
 
 class OutOfTimeError(Exception):
     """The budget ended inside a trial, which therefore says nothing about its candidate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What became of one problem.
-
-    Attributes:
-        entry: what the store holds for it, None where nothing was decided.
-        note: one line: what was resumed, why it failed.
-        failures: candidates that were not timed, with reasons.
-    """
-
-    case: Case
-    status: Status
-    entry: tuned.Entry | None = None
-    note: str = ""
-    failures: tuple[Record, ...] = ()
-
-
-class Report(Protocol):
-    """Who is told how the run goes."""
-
-    def begin(self, case: Case, wanted: int, known: int) -> None:
-        """A problem's search starts, with so many trials known from an earlier run."""
-
-    def trial(self, case: Case, record: Record) -> None:
-        """A trial ended."""
-
-    def end(self, result: Result) -> None:
-        """A problem is done."""
-
-    def warn(self, line: str) -> None:
-        """Something the user must know."""
 
 
 Answer = Callable[[Request, float], Any]
@@ -163,7 +131,10 @@ class Run:
         results = []
         for index, case in enumerate(cases):
             now = time.monotonic()
-            result = self._tune_case(case, now + (self.deadline - now) / (len(cases) - index))
+            try:
+                result = self._tune_case(case, now + (self.deadline - now) / (len(cases) - index))
+            except (LockedError, OSError) as error:  # its journal is taken or its files cannot be written: the other results stand
+                result = Result(case=case, status="unfinished", note=str(error))
             results.append(result)
             self.report.end(result)
         return results
@@ -178,9 +149,15 @@ class Run:
         if stored is not None and _enough(stored, wanted):
             return Result(case=case, status="reused", entry=stored, note=f"tuned on {stored.evidence.get('date', 'an unknown date')}")
         first = [target.space.default, *neighbours(target, self.store_path)]
-        fresh = self.settings.fresh
         with open_search(
-            self.studies, target.study_name, target.space, trials=wanted, seed=self.settings.seed, first=first, fresh=fresh
+            self.studies,
+            target.study_name,
+            target.space,
+            trials=wanted,
+            seed=self.settings.seed,
+            first=first,
+            fresh=self.settings.fresh,
+            warn=self.report.warn,
         ) as search:
             self.report.begin(case, wanted, search.resumed)
             return self._search_case(target, search, deadline)
@@ -235,6 +212,6 @@ class Run:
             earlier = store.find(self.store_path, target.key)
             if earlier is not None and not earlier.evidence.get("noisy", True):
                 return Result(case=case, status="reused", entry=earlier, note=note, failures=failures)
-        entry = entry_from(target.key, target.subject, outcome, verdict, search, seed=self.settings.seed)
+        entry = entry_from(target.key, target.subject, outcome, verdict, search.tried, seed=self.settings.seed)
         store.save(self.store_path, entry, warn=self.report.warn)
         return Result(case=case, status=verdict.status, entry=entry, note=note, failures=failures)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, Final
+from typing import Any
 
 from sonew_autotune.outcome import Failure
 
 Answer = Callable[[Any], Any]
-
-START_SECONDS: Final = 120  # importing torch and opening a device on a busy machine
 
 
 def _serve(connection: Connection, make_answer: Callable[[], Answer]) -> None:
@@ -25,6 +24,10 @@ def _serve(connection: Connection, make_answer: Callable[[], Answer]) -> None:
         connection.send(None)
         while True:
             connection.send(answer(connection.recv()))
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.0)
 
 
 class Worker:
@@ -40,28 +43,36 @@ class Worker:
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
-    def _start(self) -> Connection:
+    def _start(self, deadline: float) -> Connection | None:
+        """Start the process; None where it is not ready in time."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._make_answer), daemon=True)
         self._process.start()
         theirs.close()
         self._connection = ours
-        if not ours.poll(START_SECONDS):
-            raise EOFError
+        if not ours.poll(_left(deadline)):
+            return None
         ours.recv()
         return ours
 
     def answer(self, request: object, timeout_s: float) -> Any:  # noqa: ANN401  # whatever `make_answer` promises, or a Failure
-        """The worker's outcome, or a failure of kind timeout or error where there is none."""
+        """The worker's outcome, or a failure of kind timeout or error where there is none.
+
+        Args:
+            request: picklable.
+            timeout_s: for everything: starting the process where there is none (importing torch, opening a device) and the answer.
+        """
+        deadline = time.monotonic() + timeout_s
         try:
-            connection = self._connection or self._start()
-            connection.send(request)
-            if connection.poll(timeout_s):
-                outcome = connection.recv()
-                if isinstance(outcome, Failure) and outcome.kind == "error":
-                    self.close()  # an illegal access leaves a GPU context that fails every later candidate
-                return outcome
+            connection = self._connection or self._start(deadline)
+            if connection is not None:
+                connection.send(request)
+                if connection.poll(_left(deadline)):
+                    outcome = connection.recv()
+                    if isinstance(outcome, Failure) and outcome.kind == "error":
+                        self.close()  # an illegal access leaves a GPU context that fails every later candidate
+                    return outcome
         except (EOFError, OSError):
             status = self._exit_status()
             return Failure("error", f"the worker process died ({status})")

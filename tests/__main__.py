@@ -42,7 +42,8 @@ LINT: Final = (
 SUITES: Final[tuple[tuple[str, tuple[str, ...], dict[str, str]], ...]] = (
     ("tests", ("tests", "--ignore=tests/kernels"), {}),
     ("kernels, interpreted", ("tests/kernels/interpreter",), {"TRITON_INTERPRET": "1"}),
-    ("kernels, compiled", ("tests/kernels", "--ignore=tests/kernels/interpreter"), {}),
+    ("kernels, compiled", ("tests/kernels/compiled",), {}),
+    ("kernels, on a GPU", ("tests/kernels/gpu",), {}),
 )
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Final
 
@@ -29,9 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     import torch
 
-    if not torch.cuda.is_available():
+    with warnings.catch_warnings(record=True) as caught:  # of a driver that is too old, say: no reason to stop every other test
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    if not usable:
+        reason = "; ".join(["torch sees no GPU on this machine", *(str(warning.message) for warning in caught)])
         for item in marked:
-            item.add_marker(pytest.mark.skip(reason="torch sees no GPU on this machine"))
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,17 @@
-"""The paper's benchmark model: the MNIST autoencoder 784-1000-500-250-30-250-500-1000-784 (SONew, section 5)."""
+"""The paper's benchmark model, the MNIST autoencoder (SONew, section 5): the tensors of `problems.MODELS`, with weights and a loss."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import nn
 
-WIDTHS: Final = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
-CODE_WIDTH: Final = min(WIDTHS)
+from sonew_autotune.problems import MODELS
 
-
-def parameter_shapes() -> list[tuple[int, ...]]:
-    """Shapes of the 16 tensors in the model's order: weight (out, in), bias (out,), layer by layer."""
-    return [shape for inputs, outputs in pairwise(WIDTHS) for shape in ((outputs, inputs), (outputs,))]
+SHAPES: Final = MODELS["mnist-autoencoder"]  # weight (out, in), bias (out,), layer by layer
+PIXELS: Final = SHAPES[0][1]
+CODE_WIDTH: Final = min(outputs for outputs, *_ in SHAPES)
 
 
 def build(seed: int, device: torch.device) -> nn.Sequential:
@@ -24,7 +21,7 @@ def build(seed: int, device: torch.device) -> nn.Sequential:
     """
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(WIDTHS):
+    for outputs, inputs in SHAPES[::2]:
         linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
         nn.init.xavier_uniform_(linear.weight, generator=generator)
         nn.init.zeros_(linear.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
@@ -15,7 +15,7 @@ from sonew.dispatch import load_step_group
 from sonew.layout import COUNT, MOMENTUM, STATS
 from sonew.torch import SONew
 from sonew_autotune.measure import Work, copy_roof
-from sonew_perf import autoencoder
+from sonew_autotune.problems import MODELS, Shapes
 
 LR: Final = 1e-6  # parameters stay where they are however often a case is called
 TUNING_NOTES: Final = {"on": "", "off": ", untuned", "pinned": ", pinned"}
@@ -26,15 +26,12 @@ class Workload:
     """The tensors that one step updates."""
 
     name: str
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: Shapes
 
     @property
     def elements(self) -> int:
         """Elements of all tensors."""
         return sum(prod(shape) for shape in self.shapes)
-
-
-MODELS: Final[Mapping[str, Callable[[], Sequence[tuple[int, ...]]]]] = {"autoencoder": autoencoder.parameter_shapes}
 
 
 def one_tensor(size: int) -> Workload:
@@ -43,12 +40,12 @@ def one_tensor(size: int) -> Workload:
 
 
 def whole_model(name: str) -> Workload:
-    """Every tensor of a model in `MODELS`."""
-    return Workload(name, tuple(MODELS[name]()))
+    """Every tensor of a model in `sonew_autotune.problems.MODELS`."""
+    return Workload(name, MODELS[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class TimedCase:
     """One line of the benchmark.
 
     Attributes:
@@ -77,28 +74,28 @@ def _adamw(params: Iterable[torch.Tensor], implementation: str) -> torch.optim.A
     return torch.optim.AdamW(params, lr=LR, fused=implementation == "fused", foreach=implementation == "foreach")
 
 
-def adamw_case(workload: Workload, device: torch.device, implementation: str) -> Case:
+def adamw_case(workload: Workload, device: torch.device, implementation: str) -> TimedCase:
     """AdamW of torch, "fused" or "foreach"."""
     optimizer = _adamw(_tensors(workload, device), implementation)
     settings = {"optimizer": "AdamW", "implementation": implementation}
-    return Case(name=f"AdamW {implementation}", work=optimizer.step, optimizer=optimizer, settings=settings)
+    return TimedCase(name=f"AdamW {implementation}", work=optimizer.step, optimizer=optimizer, settings=settings)
 
 
-def copy_case(workload: Workload, device: torch.device) -> Case:
+def copy_case(workload: Workload, device: torch.device) -> TimedCase:
     """A copy of as many elements inside the device's memory."""
     work = copy_roof(workload.elements, device=device.type)
-    return Case(name="copy", work=work, optimizer=None, settings={"roof": "copy"})
+    return TimedCase(name="copy", work=work, optimizer=None, settings={"roof": "copy"})
 
 
-def sonew_case(workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto") -> Case:
+def sonew_case(workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto") -> TimedCase:
     """`SONew.step()` as users call it."""
     optimizer = SONew(_tensors(workload, device), lr=LR, band=band, tuning=tuning, backend=backend)  # type: ignore[arg-type]  # SONew checks the name
     name = f"reference, band {band}" if backend == "reference" else f"SONew band {band}{TUNING_NOTES[tuning]}"
     settings: dict[str, str | int] = {"optimizer": "SONew", "band": band, "backend": backend, "tuning": tuning}
-    return Case(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)
+    return TimedCase(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)
 
 
-def cases(workload: Workload, device: torch.device, bands: Sequence[int], tunings: Sequence[str], *, reference: bool) -> list[Case]:
+def cases(workload: Workload, device: torch.device, bands: Sequence[int], tunings: Sequence[str], *, reference: bool) -> list[TimedCase]:
     """Every case of a run: the peers, the roof, SONew at each band and tuning mode, and the plain reference."""
     peers = [adamw_case(workload, device, "fused"), adamw_case(workload, device, "foreach"), copy_case(workload, device)]
     ours = [sonew_case(workload, device, band, tuning=tuning) for band in bands for tuning in tunings]

@@ -1,7 +1,4 @@
-"""`sonew-perf`: run the step benchmark, train the autoencoder.
-
-Exit codes: 0 done, 2 wrong use or broken input, 3 could not judge (no device, stopped early, an optimum at the grid's edge).
-"""
+"""`sonew-perf`: run the step benchmark, train the autoencoder."""
 
 from __future__ import annotations
 
@@ -19,21 +16,25 @@ from sonew.dispatch import TUNING_MODES
 from sonew.errors import SonewError
 from sonew_autotune.device import DEVICES, NoDeviceError, find_device
 from sonew_autotune.measure import REPORTED_ROUNDS
+from sonew_autotune.problems import MODELS
+from sonew_autotune.settings import Exit
 from sonew_perf import report, runner, store, summary, training
-from sonew_perf.cases import MODELS, cases, one_tensor, whole_model
+from sonew_perf.cases import cases, one_tensor, whole_model
 from sonew_perf.errors import DataError
 from sonew_perf.idx import find_train_images, read_images
 from sonew_perf.machine import describe, headline
 
-WRONG_USE: Final = 2
-NOT_JUDGED: Final = 3
+EPILOG: Final = (
+    "Exit codes: 0 done, 2 wrong use or broken input, 3 could not judge (no device, or a method's optimum is missing or at the edge of "
+    "the grid), 130 interrupted (finished runs are kept in --output)."
+)
 BANDS: Final = [1, 4]
 TUNINGS: Final = ["on"]
-RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; the optima of both methods lie inside (perf/README.md)
+RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; an optimum at either end is not judged
 TRAINED_BANDS: Final = [1]
 METHODS: Final = list(training.METHODS)
 
-app = typer.Typer(help="Measure SONew's step beside its peers, and what training with it gains.", no_args_is_help=True)
+app = typer.Typer(help="Measure SONew's step beside its peers, and what training with it gains.", epilog=EPILOG, no_args_is_help=True)
 
 
 def main() -> None:
@@ -43,12 +44,15 @@ def main() -> None:
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """Errors that name their fix become one line and an exit code."""
+    """Errors that name their fix, and Ctrl-C, become one line and an exit code."""
     try:
         yield
     except SonewError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(NOT_JUDGED if isinstance(error, NoDeviceError) else WRONG_USE) from error
+        raise typer.Exit(Exit.NOT_JUDGED if isinstance(error, NoDeviceError) else Exit.WRONG_USE) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _among(allowed: Sequence[str]) -> Callable[[object], object]:
@@ -81,11 +85,13 @@ def _print_lines(console: Console, lines: Sequence[str]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def run(
     *,
     size: Annotated[int, typer.Option(min=1, help="Elements of the one tensor.")] = 4 * 2**20,
-    model: Annotated[str | None, typer.Option(help="Step this model's tensors instead.", callback=_among(list(MODELS)))] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"Step this model's tensors instead: {', '.join(MODELS)}.", callback=_among(list(MODELS)))
+    ] = None,
     band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = BANDS,
     tuning: Annotated[list[str], typer.Option(help="on, off or pinned; repeatable.", callback=_among(TUNING_MODES))] = TUNINGS,
     rounds: Annotated[int, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds.")] = 9,
@@ -153,7 +159,7 @@ def _print_training(
     _print_lines(console, [report.comparison_line(comparison) for comparison in comparisons])
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def train(
     *,
     data: Annotated[
@@ -186,13 +192,14 @@ def train(
             kept = (
                 f"finished runs are in {output}: the same command goes on from there" if output else "pass --output to keep finished runs"
             )
-            typer.echo(f"stopped; {kept}", err=True)
-            raise typer.Exit(NOT_JUDGED) from None
+            typer.echo(f"interrupted; {kept}", err=True)
+            raise typer.Exit(Exit.INTERRUPTED) from None
     curves = summary.curves(runs, entries)
     comparisons = summary.comparisons(curves)
     if as_json:
         typer.echo(store.document(entries), nl=False)
+        _print_lines(Console(stderr=True), [report.comparison_line(comparison) for comparison in comparisons])
     else:
         _print_training(runs, entries, curves, comparisons)
     if not all(comparison.judged for comparison in comparisons):
-        raise typer.Exit(NOT_JUDGED)
+        raise typer.Exit(Exit.NOT_JUDGED)

@@ -97,7 +97,8 @@ def grid_table(curves: Sequence[Curve], title: str) -> Group:
     table = _table(("lr", *(curve.label for curve in curves)))
     for row, cell in enumerate(curves[0].cells):
         cells = [curve.cells[row] for curve in curves]
-        marked = [f"[bold]{_loss(c)}[/bold]" if c is curve.best else _loss(c) for c, curve in zip(cells, curves, strict=True)]
+        best = [c is curve.best and not curve.diverged for c, curve in zip(cells, curves, strict=True)]
+        marked = [f"[bold]{_loss(c)}[/bold]" if bold else _loss(c) for c, bold in zip(cells, best, strict=True)]
         table.add_row(f"{cell.lr:.4g}", *marked)
     return _titled(title, table, "Mean over the seeds (range); bold: the method's best.")
 
@@ -116,9 +117,9 @@ def method_table(curves: Sequence[Curve], results: Mapping[str, Sequence[Entry]]
         per_step, inside_step = (statistics.median(1000 * e[name] / e["steps"] for e in entries) for name in ("wall_s", "optimizer_s"))
         table.add_row(
             curve.label,
-            f"{curve.best.lr:.4g}",
-            "inside" if curve.inside else "[red]at edge[/red]",
-            _loss(curve.best),
+            "-" if curve.diverged else f"{curve.best.lr:.4g}",
+            "[red]none[/red]" if curve.diverged else "inside" if curve.inside else "[red]at edge[/red]",
+            "diverged" if curve.diverged else _loss(curve.best),
             f"{per_step:.1f}",
             f"{inside_step:.2f}",
         )
@@ -127,6 +128,10 @@ def method_table(curves: Sequence[Curve], results: Mapping[str, Sequence[Entry]]
 
 def comparison_line(comparison: Comparison) -> str:
     """The comparison in a sentence, with its range over the seeds; negative is better."""
-    low, high = min(comparison.per_seed), max(comparison.per_seed)
-    line = f"{comparison.label} against {comparison.baseline}: {comparison.relative:+.1%} loss (seed by seed {low:+.1%} to {high:+.1%})"
-    return line if comparison.judged else f"{line}; not judged: an optimum lies at the edge of the grid, move the grid with --lr"
+    found = []
+    if comparison.relative is not None:
+        low, high = min(comparison.per_seed), max(comparison.per_seed)
+        found = [f"{comparison.relative:+.1%} loss (seed by seed {low:+.1%} to {high:+.1%})"]
+    if not comparison.judged:
+        found.append(f"not judged: {comparison.obstacle}, move the grid with --lr")
+    return f"{comparison.label} against {comparison.baseline}: {'; '.join(found)}"

@@ -13,7 +13,7 @@ import torch
 from sonew.torch import SONew
 from sonew_autotune.measure import Ratio, Samples, interleave, paired_ratio
 from sonew_autotune.memory import held_bytes, peak_bytes
-from sonew_perf.cases import Case, Workload, phase_works
+from sonew_perf.cases import TimedCase, Workload, phase_works
 from sonew_perf.machine import describe_plans
 from sonew_perf.store import Entry
 
@@ -28,14 +28,14 @@ def _ratio(ratio: Ratio) -> dict[str, float]:
     return {name: _digits(value) for name, value in asdict(ratio).items()}
 
 
-def _phases(case: Case, device: torch.device) -> dict[str, float]:
+def _phases(case: TimedCase, device: torch.device) -> dict[str, float]:
     """Median milliseconds of each phase, timed on its own after the cases."""
     works = phase_works(case.optimizer) if isinstance(case.optimizer, SONew) else {}
     timed = interleave(works, device=device.type) if works else {}
     return {name: _digits(samples.median_ms) for name, samples in timed.items()}
 
 
-def _entry(case: Case, samples: Mapping[str, Samples], device: torch.device) -> Entry:
+def _entry(case: TimedCase, samples: Mapping[str, Samples], device: torch.device) -> Entry:
     own = samples[case.name]
     held = [case.optimizer] if case.optimizer is not None else []
     return {
@@ -55,7 +55,7 @@ def _entry(case: Case, samples: Mapping[str, Samples], device: torch.device) -> 
 
 
 def measure(
-    workload: Workload, all_cases: Sequence[Case], *, rounds: int, device: torch.device, machine: Mapping[str, str | int]
+    workload: Workload, all_cases: Sequence[TimedCase], *, rounds: int, device: torch.device, machine: Mapping[str, str | int]
 ) -> list[Entry]:
     """Time every case in interleaved rounds.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sonew_autotune.files import write_atomically
 from sonew_perf.errors import RecordError
 
 SCHEMA_VERSION: Final = 1
@@ -30,17 +29,7 @@ def write_entries(path: Path, entries: Sequence[Entry]) -> None:
     text = document(entries)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)  # mkstemp's 0600 is for secrets, a record is for reading
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, text)
     except OSError as error:
         msg = f"{path} cannot be written: {error}. Pass a writable --output."
         raise RecordError(msg) from error

@@ -38,9 +38,14 @@ class Curve:
         return min(self.cells, key=lambda cell: cell.mean)
 
     @property
+    def diverged(self) -> bool:
+        """Whether every learning rate has a seed that diverged, so that there is no optimum."""
+        return math.isinf(self.best.mean)
+
+    @property
     def inside(self) -> bool:
         """Whether the optimum has a neighbour on both sides and is finite: at an edge a wider grid might do better."""
-        return self.best not in (self.cells[0], self.cells[-1]) and math.isfinite(self.best.mean)
+        return not self.diverged and self.best not in (self.cells[0], self.cells[-1])
 
 
 def curves(runs: Sequence[Run], results: Sequence[Entry]) -> list[Curve]:
@@ -60,31 +65,37 @@ class Comparison:
     """A method's best cell against the baseline's best cell.
 
     Attributes:
-        relative: loss over the baseline's loss, minus 1; negative is better.
-        per_seed: the same, seed by seed.
-        judged: both optima lie inside the grid.
+        relative: loss over the baseline's loss, minus 1; negative is better. None where one of them has no optimum.
+        per_seed: the same, seed by seed; empty where `relative` is None.
+        obstacle: why nothing is judged: no optimum, or one at the edge of the grid. None where both lie inside.
     """
 
     label: str
     baseline: str
-    relative: float
+    relative: float | None
     per_seed: tuple[float, ...]
-    judged: bool
+    obstacle: str | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the comparison decides anything."""
+        return self.obstacle is None
+
+
+def _compare(ours: Curve, theirs: Curve) -> Comparison:
+    if lost := [curve.label for curve in (ours, theirs) if curve.diverged]:
+        return Comparison(ours.label, theirs.label, None, (), f"{' and '.join(lost)} diverged at every learning rate")
+    edge = [curve.label for curve in (ours, theirs) if not curve.inside]
+    return Comparison(
+        label=ours.label,
+        baseline=theirs.label,
+        relative=ours.best.mean / theirs.best.mean - 1,
+        per_seed=tuple(one / other - 1 for one, other in zip(ours.best.losses, theirs.best.losses, strict=True)),
+        obstacle=f"the optimum of {' and '.join(edge)} lies at the edge of the grid" if edge else None,
+    )
 
 
 def comparisons(all_curves: Sequence[Curve]) -> list[Comparison]:
-    """Every method against the baseline, where both ran and did not diverge."""
-    baseline = next((curve for curve in all_curves if curve.method == BASELINE and math.isfinite(curve.best.mean)), None)
-    if baseline is None:
-        return []
-    return [
-        Comparison(
-            label=curve.label,
-            baseline=baseline.label,
-            relative=curve.best.mean / baseline.best.mean - 1,
-            per_seed=tuple(ours / theirs - 1 for ours, theirs in zip(curve.best.losses, baseline.best.losses, strict=True)),
-            judged=curve.inside and baseline.inside,
-        )
-        for curve in all_curves
-        if curve is not baseline and math.isfinite(curve.best.mean)
-    ]
+    """Every method against the baseline; none where the baseline or everything else was not run."""
+    baseline = next((curve for curve in all_curves if curve.method == BASELINE), None)
+    return [] if baseline is None else [_compare(curve, baseline) for curve in all_curves if curve is not baseline]

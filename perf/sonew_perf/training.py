@@ -150,8 +150,8 @@ def batches(images: int, batch: int, steps: int, seed: int) -> Iterator[torch.Te
 def check_images(images: ImageSet, batch: int) -> None:
     """Raises DataError unless the images suit the model and fill a batch."""
     count, pixels = images.pixels.shape
-    if pixels != autoencoder.WIDTHS[0]:
-        msg = f"the images have {pixels} pixels, the autoencoder takes {autoencoder.WIDTHS[0]} (28 x 28). Use MNIST-sized images."
+    if pixels != autoencoder.PIXELS:
+        msg = f"the images have {pixels} pixels, the autoencoder takes {autoencoder.PIXELS} (28 x 28). Use MNIST-sized images."
         raise DataError(msg)
     if count < batch:
         msg = f"batch={batch} is not allowed with {count} images: it must be at most their number. Pass --batch {count} or less."

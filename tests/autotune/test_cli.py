@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sonew import paths
-from sonew_autotune import commands, static_commands
+from sonew_autotune import commands, inspection, static_commands
 from sonew_autotune import evidence as evidence_module
 from sonew_autotune.cli import app
 from sonew_autotune.device import Device, NoDeviceError
@@ -203,6 +203,15 @@ def test_a_gpu_that_cannot_be_used_is_said_loudly(fake_worker: type[FakeWorker],
         (("run", "--trials", "0"), 2, "trials=0 is not allowed"),
         (("run", "--target", "h100"), 2, "target='h100' is not of the form"),
         (("explain", "--tuning", "maybe"), 2, "tuning='maybe' is not one of"),
+        (
+            ("run", "--target", "cuda:999"),
+            2,
+            "target='cuda:999' cannot be used: the compiler died (signal 6). Use for example one of ['cuda:80',",
+        ),
+        (("compile", "--target", "cuda:10"), 2, "target='cuda:10' cannot be used: CompileError: the update kernel does not compile"),
+        (("compile", "--target", "hip:gfx9999"), 2, "target='hip:gfx9999' cannot be used: CompileError:"),
+        (("compile", "--target", "hip:gfxnope"), 2, "target='hip:gfxnope' is not of the form"),
+        (("compile", "--band", "99"), 2, "band=99 is not one of [0, 1, 2, 3, 4, 5, 6, 7, 8]. Pass for example --band 1."),
         (("compile", "--target", "cuda:90", "--stage", "amdgcn"), 2, "stage='amdgcn' is not one of"),
         (("compile", "--config", "blocks=3"), 2, "config='blocks=3' is not name=integer"),
         (("compile", "--config", "block=7"), 2, "block=7 is not one of"),
@@ -215,6 +224,27 @@ def test_wrong_use_is_one_line_and_code_2(arguments: tuple[str, ...], code: int,
     assert message in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_place_that_cannot_be_written_is_one_line_with_the_fix(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    for option, message in (("--state-dir", "the state folder"), ("--store", "the store")):
+        code, out, err = invoke("run", *SMALL, "--band", "1", option, str(blocked / "below"))
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {message} {blocked}/below cannot be written (")
+        assert f"Pass {option}" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_file_error_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", "tuned.json")
+
+    monkeypatch.setattr(inspection, "stored_entries", refuse)
+    code, out, err = invoke("show")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: [Errno 13] Permission denied: 'tuned.json'. ")
 
 
 def test_no_device_is_code_3(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_a_gpu_that_is_seen_but_unusable_is_a_loud_line_with_the_fix() -> None:
     device = find_device("auto", seen=lambda: ["/dev/nvidia0"], problem=lambda: BROKEN)
     assert device.type == "cpu"
     assert device.warning is not None
-    assert all(part in device.warning for part in ("/dev/nvidia0", BROKEN, "CPU instead"))
+    assert all(part in device.warning for part in ("/dev/nvidia0", BROKEN, "Using the CPU instead"))
 
 
 def test_an_explicit_request_never_falls_back() -> None:

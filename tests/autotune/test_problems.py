@@ -19,7 +19,7 @@ def test_the_default_list_is_bands_by_sizes_and_a_model() -> None:
     autoencoder = next(case for case in cases if case.name == "mnist-autoencoder")
     assert (len(autoencoder.shapes), autoencoder.elements) == (16, 2837314)
     assert autoencoder.problem.median == 4250
-    assert autoencoder.bytes_moved == 44 * autoencoder.elements  # band 1, float32: design.md's floor
+    assert autoencoder.bytes_moved == 44 * autoencoder.elements  # band 1, float32: read g, u, p, m and 2 of H; write u, p, m and 2 of H
 
 
 def test_everything_can_be_chosen() -> None:

@@ -145,6 +145,30 @@ def test_a_torn_journal_keeps_its_finished_trials(tmp_path: Path) -> None:
         assert search.resumed == 6
 
 
+BROKEN = (b'{"op_code": 4, "work', b"\xff\xfe", b'{"op_code": 99}', b"[]", b'{"op_code": 8, "study_id": 0}')
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_journal_broken_in_the_middle_is_set_aside_with_a_word(tmp_path: Path, broken: bytes) -> None:
+    with open_search(tmp_path, "s", SPACE, trials=3, seed=0) as search:
+        search.run(Objective())
+    path = tmp_path / "s.journal"
+    lines = path.read_bytes().splitlines()
+    lines.insert(len(lines) // 2, broken)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    damaged = path.read_bytes()
+    said: list[str] = []
+    with open_search(tmp_path, "s", SPACE, trials=3, seed=0, warn=said.append) as search:
+        assert search.resumed == 0
+        search.run(Objective())
+    (aside,) = tmp_path.glob("s.journal.corrupt-*")
+    assert aside.read_bytes() == damaged
+    assert len(said) == 1
+    assert str(aside) in said[0]
+    with open_search(tmp_path, "s", SPACE, trials=3, seed=0, warn=pytest.fail) as search:
+        assert search.resumed == 3
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

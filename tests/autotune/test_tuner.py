@@ -13,12 +13,13 @@ import pytest
 from sonew import tuned
 from sonew.dispatch import make_plan
 from sonew_autotune.device import NoDeviceError
+from sonew_autotune.journal import locked
 from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import Case
+from sonew_autotune.results import Record, Result
 from sonew_autotune.settings import Settings
-from sonew_autotune.study import Record
 from sonew_autotune.trial import Request
-from sonew_autotune.tuner import Result, Run, find_target, neighbours
+from sonew_autotune.tuner import Run, find_target, neighbours
 from tests.autotune.samples import FakeMachine
 
 SETTINGS = Settings(trials=6, rounds=3, budget_s=600)
@@ -182,6 +183,17 @@ def test_failing_candidates_are_listed_not_timed(tmp_path: Path) -> None:
     assert {record.config["block"] for record in result.failures} == {2048}
     assert result.entry is not None
     assert result.entry.evidence["failed_trials"] == len(result.failures) > 0
+
+
+def test_a_problem_that_another_process_tunes_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
+    machine = FakeMachine(faster_in_big_blocks)
+    taken = tmp_path / "studies" / f"{find_target(case(1)).study_name}.lock"
+    with locked(taken):
+        (left, fine), told = run(tmp_path, machine.answer, [case(1), case(2)])
+    assert (left.status, left.entry) == ("unfinished", None)
+    assert "another process holds" in left.note
+    assert fine.entry is not None
+    assert told.results == [left, fine]
 
 
 class SlowMachine(FakeMachine):

@@ -66,6 +66,19 @@ def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
     assert worker.answer("pid", 60) != pid
 
 
+def slow_to_start() -> Answer:
+    """As a busy machine that imports torch."""
+    time.sleep(60)
+    return make_answer()
+
+
+def test_starting_counts_against_the_time() -> None:
+    worker = Worker(slow_to_start)
+    start = time.monotonic()
+    assert worker.answer(21, 2) == Failure("timeout", "no result after 2 s, the worker was stopped")
+    assert time.monotonic() - start < 30
+
+
 def test_close_ends_the_process(worker: Worker) -> None:
     pid = worker.answer("pid", 60)
     assert not _gone(pid)

@@ -25,6 +25,7 @@ class Layer:
         below: layers it may import.
         third_party: packages it may import besides the standard library.
         frameworks: how many array frameworks one of its modules may reach, directly or through what it imports.
+        optuna: whether importing one of its modules may load Optuna, directly or through what it imports.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Layer:
     below: tuple[str, ...] = ()
     third_party: tuple[str, ...] = ()
     frameworks: int
+    optuna: bool = False
 
 
 _SURFACE_BELOW: Final = ("specs", "core", "backends", "dispatch")
@@ -53,21 +55,29 @@ LAYERS: Final = (
     Layer(
         name="autotune",
         prefixes=("sonew_autotune",),
-        below=(*_ALL_BELOW, "study"),
+        below=(*_ALL_BELOW, "study", "tuning run"),
         third_party=("numpy", "rich", "torch", "triton", "typer"),
         frameworks=2,
+    ),
+    Layer(
+        name="tuning run",
+        prefixes=("sonew_autotune.tuner",),
+        below=(*_ALL_BELOW, "autotune", "study"),
+        frameworks=2,
+        optuna=True,
     ),
     Layer(
         name="study",
         prefixes=("sonew_autotune.study",),
         below=(*_ALL_BELOW, "autotune"),
-        third_party=("numpy", "optuna", "rich", "torch", "triton", "typer"),
+        third_party=("optuna",),
         frameworks=2,
+        optuna=True,
     ),
     Layer(
         name="perf",
         prefixes=("sonew_perf",),
-        below=(*_ALL_BELOW, "autotune", "study"),
+        below=(*_ALL_BELOW, "autotune"),
         third_party=("jax", "numpy", "optax", "rich", "torch", "triton", "typer"),
         frameworks=2,
     ),
@@ -188,4 +198,7 @@ def violations(root: Path) -> list[str]:
         frameworks = sorted({FRAMEWORKS[name] for name in loads if name in FRAMEWORKS})
         if len(frameworks) > layer.frameworks:
             found.append(f"{module} ({layer.name}) reaches {' and '.join(frameworks)}, allowed {layer.frameworks}")
+    for module, loads in reach(all_edges, deferred=False).items():
+        if "optuna" in loads and not layer_of(module).optuna:
+            found.append(f"{module} ({layer_of(module).name}) loads optuna when it is imported")
     return sorted(found)

@@ -11,11 +11,11 @@ CPU = torch.device("cpu")
 
 
 def test_the_model_has_the_sixteen_tensors_of_the_paper() -> None:
-    shapes = autoencoder.parameter_shapes()
-    assert shapes[:2] == [(1000, 784), (1000,)]
-    assert shapes[6:10] == [(30, 250), (30,), (250, 30), (250,)]
+    shapes = autoencoder.SHAPES
+    assert shapes[:2] == ((1000, 784), (1000,))
+    assert shapes[6:10] == ((30, 250), (30,), (250, 30), (250,))
     assert sum(math.prod(shape) for shape in shapes) == 2_837_314
-    assert [tuple(parameter.shape) for parameter in autoencoder.build(0, CPU).parameters()] == shapes
+    assert tuple(tuple(parameter.shape) for parameter in autoencoder.build(0, CPU).parameters()) == shapes
 
 
 def test_weights_are_glorot_uniform_biases_zero_and_both_follow_the_seed() -> None:

@@ -20,7 +20,7 @@ def _params(optimizer: torch.optim.Optimizer | None) -> list[torch.Tensor]:
 
 def test_workloads_have_the_stated_tensors() -> None:
     assert one_tensor(4 * 2**20).elements == 4_194_304
-    model = whole_model("autoencoder")
+    model = whole_model("mnist-autoencoder")
     assert (len(model.shapes), model.elements) == (16, 2_837_314)
 
 
@@ -69,7 +69,7 @@ def test_the_copy_moves_every_element() -> None:
     assert torch.equal(source, target)
 
 
-@pytest.mark.parametrize("workload", [SMALL, whole_model("autoencoder")])
+@pytest.mark.parametrize("workload", [SMALL, whole_model("mnist-autoencoder")])
 def test_the_phases_in_order_are_a_step(workload: Workload) -> None:
     whole, phased = (sonew_case(workload, CPU, 1).optimizer for _ in range(2))
     assert isinstance(whole, SONew)

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sonew_autotune.device import find_device
-from sonew_perf import cli, training
+from sonew_perf import cli, runner, training
 from sonew_perf.cli import app
 
 RATES = ("--lr", "1e-3", "--lr", "3e-3", "--lr", "9e-3")
@@ -60,7 +60,7 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
         (("run", "--rounds", "6"), "7"),
         (("run", "--size", "0"), "1"),
         (("run", "--tuning", "maybe"), "'maybe' is not one of ['on', 'off', 'pinned']"),
-        (("run", "--model", "gpt9"), "'gpt9' is not one of ['autoencoder']"),
+        (("run", "--model", "gpt9"), "'gpt9' is not one of ['mnist-autoencoder', 'gpt2-small']"),
         (("run", "--device", "abacus"), "'abacus' is not one of ['auto', 'cpu', 'cuda']"),
         (("train",), "neither --data nor SONEW_DATA is set"),
         (("train", "--data", "nowhere"), "nowhere is not a folder"),
@@ -115,8 +115,32 @@ def test_train_tells_the_relative_difference(quick: Quick, folder: Path) -> None
 def test_an_optimum_at_the_edge_is_exit_code_3(quick: Quick, folder: Path) -> None:
     result = _call("train", "--data", folder, "--batch", "10", "--device", "cpu", "--seeds", "1", *RATES[2:])
     assert result.exit_code == 3
-    assert "not judged: an optimum lies at the edge of the grid" in result.output
+    assert "not judged: the optimum of SONew band 1 and AdamW lies at the edge of the grid" in result.output
     assert len(quick["trained"]) == 4
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("method", "label"), [("adamw", "AdamW"), ("sonew", "SONew band 1")])
+def test_a_method_that_diverged_everywhere_is_exit_code_3_and_a_line(
+    method: str, label: str, as_json: bool, quick: Quick, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    fake = training.train
+
+    def diverging(run: training.Run, pixels: torch.Tensor, device: torch.device) -> dict[str, object]:
+        return fake(run, pixels, device) | ({"loss": None} if run.method == method else {})
+
+    monkeypatch.setattr(training, "train", diverging)
+    shown = ("--json",) if as_json else ()
+    result = _call("train", "--data", folder, "--batch", "10", "--device", "cpu", "--seeds", "1", *RATES, *shown)
+    assert result.exit_code == 3
+    assert len(quick["trained"]) == 6
+    line = f"SONew band 1 against AdamW: not judged: {label} diverged at every learning rate"
+    assert line in (result.stderr if as_json else result.stdout)
+
+
+def test_a_method_alone_is_exit_code_0(quick: Quick, folder: Path) -> None:
+    result = _call("train", "--data", folder, "--batch", "10", "--device", "cpu", "--method", "adamw", *RATES)
+    assert (result.exit_code, len(quick["trained"])) == (0, 9)
 
 
 def test_a_stopped_grid_keeps_what_was_done_and_goes_on_from_there(
@@ -133,13 +157,27 @@ def test_a_stopped_grid_keeps_what_was_done_and_goes_on_from_there(
 
     monkeypatch.setattr(training, "train", interrupted)
     stopped = _call(*command)
-    assert (stopped.exit_code, "the same command goes on from there" in stopped.output) == (3, True)
+    assert (stopped.exit_code, "the same command goes on from there" in stopped.output) == (130, True)
     assert len(json.loads(path.read_text())["entries"]) == 5
     resumed = _call(*command)
     assert resumed.exit_code == 0, resumed.output
     assert resumed.output.count("(recorded)") == 5
     assert len(quick["trained"]) == len(set(quick["trained"])) == 18
     assert len(json.loads(path.read_text())["entries"]) == 18
+
+
+def test_an_interrupted_measurement_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "measure", interrupted)
+    result = _call("run", "--size", "500", "--band", "0", "--device", "cpu", "--no-reference")
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("train",)])
+def test_help_tells_the_exit_codes(command: tuple[str, ...]) -> None:
+    assert "130 interrupted" in " ".join(_call(*command, "--help").output.split())
 
 
 def test_a_damaged_record_or_data_file_is_exit_code_2_and_is_left_alone(folder: Path, tmp_path: Path) -> None:

@@ -81,8 +81,18 @@ def test_the_methods_table_tells_an_optimum_at_the_edge_and_the_optimizers_share
     assert ["AdamW", "0.009", "at", "edge", "100.00", "100.0", "5.00"] in lines
 
 
+def test_a_method_that_diverged_everywhere_has_no_best_rate() -> None:
+    lost = Curve("AdamW", "adamw", (Cell(1e-3, (float("inf"),)), Cell(3e-3, (float("inf"),))))
+    entries = [{"steps": 100, "wall_s": 10.0, "optimizer_s": 0.5}]
+    lines = [line.split() for line in _text(report.method_table([lost], {"AdamW": entries}, MACHINE))]
+    assert ["AdamW", "-", "none", "diverged", "100.0", "5.00"] in lines
+
+
 def test_a_comparison_says_how_far_and_whether_it_was_judged() -> None:
-    told = Comparison("SONew band 1", "AdamW", -0.25, (-0.3, -0.2), judged=True)
+    told = Comparison("SONew band 1", "AdamW", -0.25, (-0.3, -0.2))
     assert report.comparison_line(told) == "SONew band 1 against AdamW: -25.0% loss (seed by seed -30.0% to -20.0%)"
-    unsure = Comparison("SONew band 1", "AdamW", 0.5, (0.5,), judged=False)
-    assert report.comparison_line(unsure).startswith("SONew band 1 against AdamW: +50.0% loss (seed by seed +50.0% to +50.0%); not judged")
+    unsure = Comparison("SONew band 1", "AdamW", 0.5, (0.5,), "some reason")
+    found = "+50.0% loss (seed by seed +50.0% to +50.0%)"
+    assert report.comparison_line(unsure) == f"SONew band 1 against AdamW: {found}; not judged: some reason, move the grid with --lr"
+    lost = Comparison("SONew band 1", "AdamW", None, (), "AdamW diverged")
+    assert report.comparison_line(lost) == "SONew band 1 against AdamW: not judged: AdamW diverged, move the grid with --lr"

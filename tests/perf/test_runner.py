@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sonew_autotune.measure import Samples, paired_ratio
-from sonew_perf.cases import Case, cases, one_tensor
+from sonew_perf.cases import TimedCase, cases, one_tensor
 from sonew_perf.machine import describe
 from sonew_perf.runner import measure
 from sonew_perf.store import Entry, document
@@ -20,7 +20,7 @@ ROUNDS = 7
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
     workload = one_tensor(SIZE)
-    timed: list[Case] = cases(workload, CPU, [1], ["off"], reference=True)
+    timed: list[TimedCase] = cases(workload, CPU, [1], ["off"], reference=True)
     return measure(workload, timed, rounds=ROUNDS, device=CPU, machine=describe(CPU))
 
 

@@ -42,14 +42,22 @@ def test_an_optimum_at_either_edge_of_the_grid_is_not_judged(method: str, edge: 
     losses[method][edge] = (1.0, 1.0)
     (comparison,) = comparisons(_curves(losses))
     assert not comparison.judged
+    assert comparison.obstacle == f"the optimum of {'AdamW' if method == 'adamw' else 'SONew band 1'} lies at the edge of the grid"
 
 
-def test_a_method_that_always_diverged_is_compared_with_nothing() -> None:
+@pytest.mark.parametrize(
+    ("diverging", "named"), [(["sonew"], "SONew band 1"), (["adamw"], "AdamW"), (["sonew", "adamw"], "SONew band 1 and AdamW")]
+)
+def test_a_method_that_always_diverged_is_named_and_not_judged(diverging: list[str], named: str) -> None:
     lost: dict[float, tuple[float | None, ...]] = dict.fromkeys(RATES, (None, 1.0))
-    assert not _curves({"sonew": lost})[0].inside
-    assert comparisons(_curves({"sonew": lost, "adamw": LOSSES["adamw"]})) == []
-    assert comparisons(_curves({"sonew": LOSSES["sonew"], "adamw": lost})) == []
+    found = _curves(LOSSES | dict.fromkeys(diverging, lost))
+    assert [curve.diverged for curve in found] == [name in diverging for name in LOSSES]
+    assert not any(curve.inside for curve in found if curve.diverged)
+    (comparison,) = comparisons(found)
+    assert (comparison.judged, comparison.relative, comparison.per_seed) == (False, None, ())
+    assert comparison.obstacle == f"{named} diverged at every learning rate"
 
 
-def test_without_adamw_there_is_no_comparison() -> None:
-    assert comparisons(_curves({"sonew": LOSSES["sonew"]})) == []
+@pytest.mark.parametrize("method", list(LOSSES))
+def test_a_method_alone_has_no_comparison(method: str) -> None:
+    assert comparisons(_curves({method: LOSSES[method]})) == []
