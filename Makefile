@@ -15,7 +15,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env tune bench test test-all lint format clean
+.PHONY: help env tune bench gpu test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ tune: $(STAMP) ## tune this machine and keep the winners; ARGS="--effort quick" 
 
 bench: $(STAMP) ## measure the step against fused AdamW and a copy
 	@.venv/bin/sonew-perf run $(ARGS)
+
+gpu: $(STAMP) ## on a machine with a GPU: check, tune and time everything; ARGS=--plan lists it
+	@.venv/bin/sonew-perf gpu $(ARGS)
 
 test: $(STAMP) ## formatter, linter, types, import contract and tests
 	@.venv/bin/python -m tests $(ARGS)

@@ -5,8 +5,23 @@ Use `from sonew.torch import SONew` to train.
 
 from __future__ import annotations
 
-from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError, SonewFallbackWarning, UnsupportedProblemError
+from sonew.errors import (
+    BackendUnavailableError,
+    CaptureError,
+    InvalidConfigError,
+    SonewError,
+    SonewFallbackWarning,
+    UnsupportedProblemError,
+)
 
-__all__ = ["BackendUnavailableError", "InvalidConfigError", "SonewError", "SonewFallbackWarning", "UnsupportedProblemError", "__version__"]
+__all__ = [
+    "BackendUnavailableError",
+    "CaptureError",
+    "InvalidConfigError",
+    "SonewError",
+    "SonewFallbackWarning",
+    "UnsupportedProblemError",
+    "__version__",
+]
 
 __version__ = "0.1.0"

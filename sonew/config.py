@@ -20,7 +20,8 @@ COMPUTE_DTYPE: Final[Mapping[str, str]] = {
     "float32": "float32",
     "float64": "float64",
 }
-STATE_DTYPES: Final = ("float32", "float64")
+STATE_DTYPES: Final = ("float32", "bfloat16", "float64")
+DIRECTION_DTYPES: Final = ("float32", "bfloat16")
 
 
 def _require(name: str, value: object, allowed: str, fix: str, *, ok: bool) -> None:
@@ -53,6 +54,7 @@ class Hyper:
         gamma: a pivot at or below gamma times its diagonal entry makes the column fall back, >= 0.
         graft: whose norm the direction takes.
         chain: "tensor", "row" (last axis) or an integer length: where one band ends and the next begins.
+        stochastic_rounding: write bfloat16 parameters rounded stochastically (`sonew.rounding`); others are written as ever.
 
     Raises:
         InvalidConfigError: a value is outside its range.
@@ -68,6 +70,7 @@ class Hyper:
     gamma: float = 0.0
     graft: GraftName = "adam"
     chain: Chain = "tensor"
+    stochastic_rounding: bool = False
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -81,6 +84,10 @@ class Hyper:
         _require("graft", self.graft, f"one of {list(GRAFTS)}", 'Use graft="adam" for a step scaled like Adam.', ok=self.graft in GRAFTS)
         chain_ok = self.chain in ("tensor", "row") or (isinstance(self.chain, int) and not isinstance(self.chain, bool) and self.chain >= 1)
         _require("chain", self.chain, '"tensor", "row" or an integer >= 1', 'Use chain="tensor", the paper\'s choice.', ok=chain_ok)
+        stochastic = self.stochastic_rounding
+        _require(
+            "stochastic_rounding", stochastic, "True or False", "It matters for bfloat16 parameters only.", ok=isinstance(stochastic, bool)
+        )
 
 
 def chain_length(chain: Chain, shape: tuple[int, ...]) -> int:
@@ -100,7 +107,8 @@ class Problem:
         device: device type, "cpu" or "cuda" (ROCm devices are called "cuda" by torch as well).
         band: off-diagonals kept.
         chain: "tensor", "row" or "block" (an integer length).
-        param_dtype, grad_dtype, state_dtype: storage types, for example "bfloat16".
+        param_dtype, grad_dtype, state_dtype, direction_dtype: storage types, for example "bfloat16"; the direction is the
+            scratch between the direction phase and the update.
         total: elements of all tensors of the group.
         median: median tensor length in elements.
     """
@@ -111,6 +119,7 @@ class Problem:
     param_dtype: str = "float32"
     grad_dtype: str = "float32"
     state_dtype: str = "float32"
+    direction_dtype: str = "float32"
     total: int
     median: int
 
@@ -119,6 +128,8 @@ class Problem:
         for name in ("param_dtype", "grad_dtype", "state_dtype"):
             value = getattr(self, name)
             _require(name, value, f"one of {list(COMPUTE_DTYPE)}", "Cast the tensor.", ok=value in COMPUTE_DTYPE)
+        allowed = f"one of {list(DIRECTION_DTYPES)}"
+        _require("direction_dtype", self.direction_dtype, allowed, "Use float32.", ok=self.direction_dtype in DIRECTION_DTYPES)
         _require("chain", self.chain, 'one of ["tensor", "row", "block"]', "", ok=self.chain in ("tensor", "row", "block"))
         _require("band", self.band, "an integer >= 0", "", ok=isinstance(self.band, int) and self.band >= 0)
         for name in ("total", "median"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 import sonew_kernels
 from sonew import paths, tuned
@@ -19,6 +20,7 @@ from sonew_kernels.spec import SPECS, source_hash
 
 Tuning = Literal["on", "off", "pinned"]
 TUNING_MODES: Final[tuple[str, ...]] = get_args(Tuning)
+Tensor = Any  # of the plan's framework, which is not loaded here
 LAUNCH_GROUP_ELEMENTS: Final = 32 * 2**20  # bounds the direction buffer to 128 MiB, or to the largest tensor
 
 
@@ -42,6 +44,23 @@ class StepGroup(Protocol):
 
     def update(self) -> None:
         """Write the parameters."""
+
+
+@runtime_checkable
+class CapturableStepGroup(StepGroup, Protocol):
+    """A step group whose launches read from device memory whatever changes between steps, so that a CUDA graph may hold them."""
+
+    def set_hyper(self, hyper: Hyper, lr: Tensor = None) -> None:
+        """Settings for the coming steps; a tensor `lr` (float32, one element, on the group's device) stands in for `hyper.lr`."""
+
+    def prepare_capture(self) -> None:
+        """Allocate what the next capture needs, where it is not there yet; outside captures only."""
+
+    def capture_problem(self, hyper: Hyper, lr: Tensor, grads: Sequence[Any]) -> str | None:
+        """Why a step with these settings and gradients cannot be captured now, with the fix, or None."""
+
+    def capture(self, grads: Sequence[Any]) -> AbstractContextManager[None]:
+        """In place of `bind`, around the phases that a CUDA graph records: it gets a table of its own."""
 
 
 def step(group: StepGroup) -> None:

@@ -21,3 +21,7 @@ class SonewFallbackWarning(UserWarning):
 
 class BackendUnavailableError(SonewError, RuntimeError):
     """An explicitly requested backend cannot run here; the message lists every backend with its reason."""
+
+
+class CaptureError(SonewError, RuntimeError):
+    """A CUDA graph capture that cannot hold what it should; raised before anything is launched, the message says what to do first."""

@@ -13,38 +13,16 @@ from typing import Any
 
 import torch
 
-from sonew.config import STATE_DTYPES, Chain, GraftName, Hyper, Plan
-from sonew.dispatch import Tuning, check_request, step
-from sonew.errors import InvalidConfigError
+from sonew.config import Chain, GraftName, Hyper, Plan
+from sonew.dispatch import Tuning
+from sonew.errors import CaptureError
 from sonew.layout import state_layout
-from sonew.torch_groups import GroupPlan, LaunchGroup, check_grad, check_param, dtype_name, plan_group
+from sonew.rounding import tensor_seed
+from sonew.torch_capture import Captures, check_capturable, check_launch, is_capturing
+from sonew.torch_groups import GroupPlan, LaunchGroup, check_grad, dtype_name, plan_group
+from sonew.torch_settings import Settings, check_group
 
 __all__ = ["SONew"]
-
-
-def _hyper(group: dict[str, Any]) -> Hyper:
-    betas = group["betas"]
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
-        msg = f"betas={betas!r} is not allowed: it must be a pair of numbers in [0, 1). Pass for example betas=(0.9, 0.99)."
-        raise InvalidConfigError(msg)
-    if isinstance(group["lr"], torch.Tensor):
-        msg = "lr is a tensor, which is not supported yet: pass a float (a scheduler may change it between steps)."
-        raise InvalidConfigError(msg)
-    names = ("lr", "eps", "weight_decay", "band", "eps_rel", "gamma", "graft", "chain")
-    return Hyper(beta1=betas[0], beta2=betas[1], **{name: group[name] for name in names})
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    """Refuse a group's settings or parameters; `state_dtype` becomes a name, `betas` a tuple."""
-    _hyper(group)
-    group["betas"] = tuple(group["betas"])  # a list could be changed in place, unseen
-    check_request(group["backend"], group["tuning"])
-    group["state_dtype"] = dtype_name(group["state_dtype"])
-    if group["state_dtype"] not in STATE_DTYPES:
-        msg = f"state_dtype={group['state_dtype']!r} is not one of {list(STATE_DTYPES)}. Use torch.float32."
-        raise InvalidConfigError(msg)
-    for param in group["params"]:
-        check_param(param)
 
 
 class SONew(torch.optim.Optimizer):
@@ -52,7 +30,8 @@ class SONew(torch.optim.Optimizer):
 
     Args:
         params: parameters or parameter groups; every keyword below may be set per group.
-        lr: step size, >= 0.
+        lr: step size, >= 0; a float, or a floating tensor of one element, which is changed in place. float32 on the parameters'
+            device, it is read there by the GPU's kernels; any other is read by the host in every step.
         betas: decays of momentum and statistics, in [0, 1).
         eps: absolute damping of the statistics' diagonal, >= 0.
         weight_decay: decoupled decay, scaled by lr, >= 0.
@@ -61,9 +40,20 @@ class SONew(torch.optim.Optimizer):
         gamma: a pivot at or below gamma times its diagonal entry drops the column's couplings, >= 0.
         graft: whose norm a tensor's update takes: "adam", "adam_uncorrected", "rmsprop", "sgd", or "none".
         chain: "tensor" (a tensor's elements in row-major order form one chain), "row" (each last axis) or a length.
-        state_dtype: torch.float32, or torch.float64 for reference work.
+        state_dtype: torch.float32; torch.bfloat16 halves the state's memory and traffic, its averages are rounded stochastically
+            (`sonew.rounding`); torch.float64 is for reference work.
+        direction_dtype: torch.float32, or torch.bfloat16 for a smaller scratch between the two passes of a step.
+        stochastic_rounding: write bfloat16 parameters rounded stochastically, so that updates below their last digit are not lost.
+        seed: of all stochastic rounding, in [0, 2^64); equal seeds give equal bits.
         backend: "auto", "triton" (GPU), "cpu" (compiled) or "reference"; an explicit one never falls back.
         tuning: "on": configurations tuned on this machine, then shipped ones; "pinned": shipped ones only; "off": defaults.
+        capturable: make every step ready to be followed by a capture in a CUDA graph.
+
+    CUDA graphs: with `capturable=True` a step of the "triton" backend may be captured, by itself or with forward and backward
+    (`zero_grad(set_to_none=True)` before the capture). Each capture follows an eager step with the same tensors and settings, and
+    what cannot be right is refused before anything is launched. Replays read a tensor `lr` where it lies, so schedulers may fill
+    it between them; a float `lr` and the other numbers follow `push_settings`. Eager steps in between disturb no graph. What
+    graphs read stays allocated as long as the optimizer: keep it while they are replayed. Copies and pickles hold no captures.
 
     State per parameter of shape S (see `sonew.layout`): `momentum` S, `stats` (band + 1, *S), `count` int32 scalar.
     It is kept in `state_dtype` whatever the parameter's type: (band + 2) numbers per element.
@@ -72,6 +62,7 @@ class SONew(torch.optim.Optimizer):
         InvalidConfigError: a setting outside its range (a `ValueError`).
         UnsupportedProblemError: complex or sparse parameters or gradients (a `NotImplementedError`).
         BackendUnavailableError: an explicit backend that cannot run here, raised by the first step (a `RuntimeError`).
+        CaptureError: a step that cannot be captured as it stands, raised by the step (a `RuntimeError`).
 
     Source: SONew, NeurIPS 2023, arXiv 2311.10085.
     """
@@ -79,7 +70,7 @@ class SONew(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: float | torch.Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -90,8 +81,12 @@ class SONew(torch.optim.Optimizer):
         graft: GraftName = "adam",
         chain: Chain = "tensor",
         state_dtype: torch.dtype | str = torch.float32,
+        direction_dtype: torch.dtype | str = torch.float32,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
         backend: str = "auto",
         tuning: Tuning = "on",
+        capturable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -104,18 +99,23 @@ class SONew(torch.optim.Optimizer):
             "graft": graft,
             "chain": chain,
             "state_dtype": dtype_name(state_dtype),
+            "direction_dtype": dtype_name(direction_dtype),
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
             "backend": backend,
             "tuning": tuning,
+            "capturable": capturable,
         }
         self._plans: dict[int, GroupPlan] = {}
-        self._settings: dict[int, tuple[tuple[Any, ...], Hyper]] = {}
+        self._settings: dict[int, Settings] = {}
+        self._captures = Captures()
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with settings of its own where given."""
         super().add_param_group(param_group)
         try:
-            _check_group(self.param_groups[-1])
+            check_group(self.param_groups[-1])
         except Exception:
             self.param_groups.pop()
             raise
@@ -123,6 +123,7 @@ class SONew(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a copy; plans are made anew."""
         self._plans, self._settings = {}, {}
+        self._captures = self.__dict__.get("_captures") or Captures()  # a load leaves graphs the memory that they read
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -166,47 +167,85 @@ class SONew(torch.optim.Optimizer):
         Returns:
             The closure's loss, or None.
         """
+        capturing = is_capturing()
+        if capturing:
+            check_capturable(self.param_groups)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for index, group in enumerate(self.param_groups):
-            hyper = self._group_hyper(index, group)
-            for launch in self._ready_launch_groups(index, group, hyper):
-                launch.stepper.set_hyper(hyper)
-                launch.stepper.bind([leaf.param.grad for leaf in launch.leaves])
-                step(launch.stepper)
-                # compiled backends write through addresses: tell autograd, which otherwise trusts graphs that saved the old values
-                torch.autograd.graph.increment_version([leaf.param for leaf in launch.leaves if leaf.param.grad is not None])
+        ready = [
+            (index, group, settings, launch)
+            for index, group in enumerate(self.param_groups)
+            for settings in [self._group_settings(index, group)]
+            for launch in self._ready_launch_groups(index, group, settings.hyper, capturing=capturing)
+        ]
+        for _, _, settings, launch in ready:  # nothing is launched before all are ready
+            if capturing:
+                check_launch(launch, settings)
+            else:
+                settings.bring_to(launch)
+        for index, group, settings, launch in ready:
+            if capturing:
+                self._captures.step(index, launch, settings)
+            else:
+                launch.step(capturable=group["capturable"])
+            # compiled backends write through addresses: tell autograd, which otherwise trusts graphs that saved the old values
+            torch.autograd.graph.increment_version([leaf.param for leaf in launch.leaves if leaf.param.grad is not None])
         return loss
+
+    def push_settings(self) -> None:
+        """Bring changed numbers of all groups to where captured steps read them: a float lr, weight_decay, betas, eps, eps_rel, gamma.
+
+        Call it outside captures, after writing into `param_groups` and before the next replay. A tensor lr needs no push.
+
+        Raises:
+            CaptureError: a capture is under way, or a changed setting (band, graft, chain, stochastic_rounding, another lr tensor) is
+                compiled into the last captured step: take an eager step and capture again.
+            InvalidConfigError: a setting outside its range.
+        """
+        if is_capturing():
+            msg = "push_settings() cannot be captured: call it before the capture or between replays."
+            raise CaptureError(msg)
+        reached = []
+        for index, group in enumerate(self.param_groups):
+            settings = self._group_settings(index, group)
+            planned = self._plans[index].launches if index in self._plans else []
+            reached += [(settings, launch) for launch in (*planned, *self._captures.launches(index, settings))]
+        for settings, launch in reached:
+            settings.bring_to(launch)
 
     def plans(self) -> list[Plan]:
         """The plans in use, one per launch group: backend, configuration, and where it comes from. Empty before the first step."""
         groups = range(len(self.param_groups))
         return [launch.plan for index, known in self._plans.items() if index in groups for launch in known.launches]
 
-    def _group_hyper(self, index: int, group: dict[str, Any]) -> Hyper:
+    def _group_settings(self, index: int, group: dict[str, Any]) -> Settings:
         """The group's settings, validated again only when one of them changed (schedulers write into the group)."""
-        current = tuple(value for name, value in group.items() if name != "params")
-        known = self._settings.get(index)
-        if known is None or known[0] != current:
-            known = self._settings[index] = (current, _hyper(group))
-        return known[1]
+        settings = self._settings[index] = Settings.of(group, self._settings.get(index))
+        return settings
 
-    def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper) -> list[LaunchGroup]:
+    def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper, *, capturing: bool) -> list[LaunchGroup]:
         """The group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on."""
-        names = ("band", "chain", "state_dtype", "backend", "tuning")
+        names = ("band", "chain", "state_dtype", "direction_dtype", "seed", "backend", "tuning")
         plan_key = (torch.get_num_threads(), *(group[name] for name in names))  # tuned entries hold for a number of threads
         known = self._plans.get(index)
-        stale = known is None or not known.covers(plan_key, group["params"])
-        for param in group["params"]:
-            if param.grad is not None and not self.state.get(param):
-                check_grad(param)
-                self._init_state(param, group, hyper)
-                stale = True
-        if known is None or stale or any(launch.is_stale(self.state) for launch in known.launches):
-            known = self._plans[index] = GroupPlan(plan_key, tuple(group["params"]), plan_group(self.state, group, hyper))
+        joined = [param for param in group["params"] if param.grad is not None and not self.state.get(param)]
+        if known and known.covers(plan_key, group["params"]) and not joined and not any(x.is_stale(self.state) for x in known.launches):
+            return known.launches
+        if capturing:
+            msg = "tensors, gradients or settings are not those of the last eager step: take one eager step with them before the capture."
+            raise CaptureError(msg)
+        for param in joined:
+            check_grad(param)
+            self._init_state(param, group, hyper)
+        known = self._plans[index] = GroupPlan(plan_key, tuple(group["params"]), plan_group(self.state, group, hyper, self._seeds()))
         return known.launches
+
+    def _seeds(self) -> dict[torch.Tensor, int]:
+        """Each parameter's seed of stochastic rounding, from its position, which a state dict keeps."""
+        placed = [(param, group["seed"]) for group in self.param_groups for param in group["params"]]
+        return {param: tensor_seed(seed, position) for position, (param, seed) in enumerate(placed)}
 
     def _init_state(self, param: torch.Tensor, group: dict[str, Any], hyper: Hyper) -> None:
         for name, spec in state_layout(tuple(param.shape), hyper.band, group["state_dtype"]).items():

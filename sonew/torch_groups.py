@@ -13,7 +13,7 @@ import torch
 
 from sonew.backends.table import Leaf, direction_elements
 from sonew.config import Hyper, Plan, Problem, chain_length
-from sonew.dispatch import StepGroup, load_step_group, make_plan, split_launch_groups
+from sonew.dispatch import CapturableStepGroup, StepGroup, load_step_group, make_plan, split_launch_groups, step
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
 from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
 
@@ -48,12 +48,29 @@ def _signature(param: torch.Tensor) -> Signature:
 
 @dataclass(frozen=True, slots=True)
 class LaunchGroup:
-    """Parameters stepped by the same launches, with what was true of them when the plan was made."""
+    """Parameters stepped by the same launches, with what was true of them when the plan was made.
+
+    `capturable` is the stepper where it can serve a CUDA graph, None elsewhere.
+    """
 
     leaves: tuple[Leaf, ...]
     signatures: tuple[Signature, ...]
     plan: Plan
     stepper: StepGroup
+    capturable: CapturableStepGroup | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where all its tensors lie."""
+        return self.signatures[0].device
+
+    def grads(self) -> list[torch.Tensor | None]:
+        """This step's gradients, in the order of the leaves."""
+        return [leaf.param.grad for leaf in self.leaves]
+
+    def reads(self, lr: torch.Tensor) -> bool:
+        """Whether the launches read this step size where it lies, so that the host need not."""
+        return self.capturable is not None and lr.dtype is torch.float32 and lr.device == self.device
 
     def is_stale(self, states: States) -> bool:
         """Whether a tensor that has a gradient, or its state, is no longer what the plan was made for."""
@@ -66,6 +83,13 @@ class LaunchGroup:
                 if not (known and home and signature.describes(leaf.param, grad)):
                     return True
         return False
+
+    def step(self, *, capturable: bool) -> None:
+        """Take one step, and make ready for a capture to follow where asked."""
+        self.stepper.bind(self.grads())
+        step(self.stepper)
+        if capturable and self.capturable is not None:
+            self.capturable.prepare_capture()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +125,14 @@ def check_grad(param: torch.Tensor) -> None:
         raise UnsupportedProblemError(msg)
 
 
-def plan_group(states: States, group: Mapping[str, Any], hyper: Hyper) -> list[LaunchGroup]:
+def plan_group(states: States, group: Mapping[str, Any], hyper: Hyper, seeds: Mapping[torch.Tensor, int]) -> list[LaunchGroup]:
     """Sort a parameter group's tensors that have state by device and type, cut them into launch groups, and plan each.
 
     Args:
         states: each tensor's state, keyed as in `sonew.layout`.
-        group: the parameter group: `params`, `state_dtype`, `backend`, `tuning`.
+        group: the parameter group: `params`, `state_dtype`, `direction_dtype`, `backend`, `tuning`.
         hyper: its settings.
+        seeds: each tensor's seed of stochastic rounding.
 
     Raises:
         InvalidConfigError: a state that is not what its tensor needs.
@@ -125,13 +150,18 @@ def plan_group(states: States, group: Mapping[str, Any], hyper: Hyper) -> list[L
         lengths = [param.numel() for param in params]
         splits = split_launch_groups(lengths)
         needed = max(direction_elements([lengths[i] for i in split]) for split in splits)
-        buffer = torch.zeros(max(1, needed), dtype=torch.float32, device=params[0].device)
-        launches += [_plan_launch(states, [params[i] for i in split], group, hyper, buffer) for split in splits]
+        buffer = torch.zeros(max(1, needed), dtype=getattr(torch, group["direction_dtype"]), device=params[0].device)
+        launches += [_plan_launch(states, [params[i] for i in split], group, hyper, seeds, buffer) for split in splits]
     return launches
 
 
 def _plan_launch(
-    states: States, params: Sequence[torch.Tensor], group: Mapping[str, Any], hyper: Hyper, buffer: torch.Tensor
+    states: States,
+    params: Sequence[torch.Tensor],
+    group: Mapping[str, Any],
+    hyper: Hyper,
+    seeds: Mapping[torch.Tensor, int],
+    buffer: torch.Tensor,
 ) -> LaunchGroup:
     lengths = [param.numel() for param in params]
     signatures = tuple(_signature(param) for param in params)
@@ -142,17 +172,19 @@ def _plan_launch(
         param_dtype=dtype_name(signatures[0].dtype),
         grad_dtype=dtype_name(signatures[0].grad_dtype),
         state_dtype=group["state_dtype"],
+        direction_dtype=group["direction_dtype"],
         total=sum(lengths),
         median=int(statistics.median(lengths)),
     )
-    leaves = tuple(_leaf(states, param, group, hyper) for param in params)
+    leaves = tuple(_leaf(states, param, group, hyper, seeds[param]) for param in params)
     device = params[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # the plan is for this GPU, not for the current one
         plan = make_plan(problem, framework="torch", backend=group["backend"], tuning=group["tuning"])
-        return LaunchGroup(leaves, signatures, plan, load_step_group(plan)(leaves, plan, direction=buffer))
+        stepper = load_step_group(plan)(leaves, plan, direction=buffer)
+        return LaunchGroup(leaves, signatures, plan, stepper, stepper if isinstance(stepper, CapturableStepGroup) else None)
 
 
-def _leaf(states: States, param: torch.Tensor, group: Mapping[str, Any], hyper: Hyper) -> Leaf:
+def _leaf(states: States, param: torch.Tensor, group: Mapping[str, Any], hyper: Hyper, seed: int) -> Leaf:
     """A tensor with its state, which is checked: kernels trust its shapes and types."""
     state, shape = states[param], tuple(param.shape)
     for name, spec in state_layout(shape, hyper.band, group["state_dtype"]).items():
@@ -165,4 +197,4 @@ def _leaf(states: States, param: torch.Tensor, group: Mapping[str, Any], hyper: 
                 f"of shape {spec.shape} on {param.device}. Keep shape, band and state_dtype, or start from a fresh state."
             )
             raise InvalidConfigError(msg)
-    return Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, shape))
+    return Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, shape), seed)

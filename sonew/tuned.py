@@ -25,7 +25,7 @@ class Key:
         kernel: family in `sonew_kernels.spec.SPECS`. entry: "table" or "direct".
         device: GPU name or CPU model, "any" in static entries. capability: "cuda:90", "hip:gfx942" or the CPU's ISA.
         threads: CPU threads, 0 on a GPU.
-        band, chain, param_dtype, grad_dtype, state_dtype: as in `Problem`. direction_dtype: type of the direction buffer.
+        band, chain, param_dtype, grad_dtype, state_dtype, direction_dtype: as in `Problem`.
         total_log2, median_log2: the size bucket.
         toolchain: compiler and version. source_hash: of the kernel family's sources.
     """
@@ -79,7 +79,7 @@ def make_key(problem: Problem, kernel: str, environment: Mapping[str, str | int]
         param_dtype=problem.param_dtype,
         grad_dtype=problem.grad_dtype,
         state_dtype=problem.state_dtype,
-        direction_dtype="float32",
+        direction_dtype=problem.direction_dtype,
         total_log2=total,
         median_log2=median,
         toolchain=str(environment["toolchain"]),

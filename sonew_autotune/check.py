@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from sonew import reference
+from sonew import reference, rounding
 from sonew.backends.table import Leaf, direction_elements
 from sonew.config import Chain, Hyper, chain_length
 from sonew.dispatch import load_step_group, step
@@ -23,7 +23,7 @@ LONG: Final = 2**17  # longer tensors take two steps: float64 truth is slow, and
 GUARD: Final = 64  # elements of NaN on both sides of every buffer: a read poisons the result, a write is seen
 LARGEST_CHECKED: Final = 2**20
 # Largest error as a share of the buffer's largest magnitude. float32: rounding of a damped, well-conditioned step, with room;
-# narrower parameters: twice their unit in the last place, since a sum may round to the other neighbour.
+# narrower buffers: twice their unit in the last place, since a sum may round to the other neighbour.
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 2e-4, "bfloat16": 2**-7, "float16": 2**-10}
 PRIME: Final = 1009
 
@@ -57,9 +57,22 @@ def _hyper(band: int, chain: Chain) -> Hyper:
     return Hyper(lr=0.5, beta1=0.8, beta2=0.9, eps=1e-3, eps_rel=0.5, weight_decay=0.1, band=band, chain=chain)
 
 
+def _stored(rows: np.ndarray, seed: int, count: int, first_row: int) -> np.ndarray:
+    """Rows of new state as bfloat16 keeps them."""
+    index = np.arange(rows.shape[-1], dtype=np.int32)
+    keys = (np.array([number], dtype=np.int32) for number in (seed, count))
+    seed_key, count_key = keys
+    noise = [rounding.noise(seed_key, count_key, first_row + k, index) for k in range(len(rows))]
+    rounded: np.ndarray = rounding.round_to_bfloat16(np, rows.astype(np.float32), np.stack(noise))
+    return rounded.astype(np.float64)
+
+
 @lru_cache(maxsize=64)
-def _expected(length: int, band: int, chain: Chain, param_dtype: str, grad_dtype: str, *, gap: bool) -> _Expected:
-    """The float64 truth for one tensor, by numpy on one thread; with a gap it has no gradient in the second step."""
+def _expected(length: int, band: int, chain: Chain, param_dtype: str, grad_dtype: str, state_dtype: str, *, gap: bool) -> _Expected:
+    """The float64 truth for one tensor, by numpy on one thread; with a gap it has no gradient in the second step.
+
+    The tensor's seed of stochastic rounding is its length.
+    """
     generator = torch.Generator().manual_seed(length)
     stored, grad_type = getattr(torch, param_dtype), getattr(torch, grad_dtype)
     param = torch.randn(length, generator=generator).to(stored)
@@ -73,6 +86,8 @@ def _expected(length: int, band: int, chain: Chain, param_dtype: str, grad_dtype
     for count, grad in enumerate(present, start=1):
         final = list(reference.step(np, final[0], grad, final[1], final[2], np.asarray(float(count)), hyper))
         final[0] = torch.from_numpy(final[0]).to(stored).double().numpy()
+        if state_dtype == "bfloat16":
+            final[1:] = [_stored(final[1][None], length, count, 0)[0], _stored(final[2], length, count, 1)]
     named = zip(("param", MOMENTUM, STATS), map(torch.from_numpy, final), strict=True)
     return _Expected(param, grads, dict(named), len(present))
 
@@ -132,16 +147,17 @@ def check_config(case: Case, backend: str, kernel: str, config: Mapping[str, int
     chosen = (
         tuple(lengths) if lengths is not None else tuple(dict.fromkeys(n for tile in sorted(tiles) for n in check_lengths(tile, case.band)))
     )
-    method = (case.band, case.chain, case.param_dtype, case.grad_dtype)
+    method = (case.band, case.chain, case.param_dtype, case.grad_dtype, case.state_dtype)
+    state_dtype, direction_dtype = (getattr(torch, name) for name in (case.state_dtype, case.direction_dtype))
     expected = [_expected(length, *method, gap=length == PRIME) for length in chosen]
     arena = _Arena(case.device)
     shifts = [index % 2 for index in range(len(chosen))]  # every second tensor is unaligned
     leaves = []
     for length, shift, truth in zip(chosen, shifts, expected, strict=True):
-        momentum, stats = (arena.place(torch.zeros(shape)) for shape in ((length,), (case.band + 1, length)))
+        momentum, stats = (arena.place(torch.zeros(shape, dtype=state_dtype)) for shape in ((length,), (case.band + 1, length)))
         count = torch.zeros((), dtype=torch.int32, device=case.device)
-        leaves.append(Leaf(arena.place(truth.param, shift=shift), momentum, stats, count, chain_length(case.chain, (length,))))
-    scratch = torch.full((direction_elements(chosen),), torch.nan, device=case.device)
+        leaves.append(Leaf(arena.place(truth.param, shift=shift), momentum, stats, count, chain_length(case.chain, (length,)), length))
+    scratch = torch.full((direction_elements(chosen),), torch.nan, dtype=direction_dtype, device=case.device)
     plan = plan_with(case, backend, kernel, config)
     group = load_step_group(plan)(leaves, plan, direction=scratch)
     group.set_hyper(_hyper(case.band, case.chain))
@@ -154,13 +170,14 @@ def check_config(case: Case, backend: str, kernel: str, config: Mapping[str, int
         step(group)
     if case.device == "cuda":
         torch.cuda.synchronize()
+    loosest = max(TOLERANCE[name] for name in (case.param_dtype, case.state_dtype, case.direction_dtype))
     for length, leaf, truth in zip(chosen, leaves, expected, strict=True):
         if int(leaf.count) != truth.count:
             msg = f"count of a tensor of {length} elements is {int(leaf.count)}, expected {truth.count}"
             raise WrongResultError(msg)
-        _compare("momentum", length, leaf.momentum, truth.final["momentum"], TOLERANCE["float32"])
-        _compare("stats", length, leaf.stats, truth.final["stats"], TOLERANCE["float32"])
-        _compare("param", length, leaf.param, truth.final["param"], TOLERANCE[case.param_dtype])
+        _compare("momentum", length, leaf.momentum, truth.final["momentum"], TOLERANCE[case.state_dtype])
+        _compare("stats", length, leaf.stats, truth.final["stats"], TOLERANCE[case.state_dtype])
+        _compare("param", length, leaf.param, truth.final["param"], loosest)
     if breaches := arena.breaches():
         msg = f"{breaches} elements outside the tensors were written"
         raise WrongResultError(msg)

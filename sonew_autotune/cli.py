@@ -27,10 +27,13 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 
-Band = Annotated[list[int] | None, typer.Option(help="Off-diagonals, 0 to 8; repeatable. Default: 1, 2 and 4.")]
+Band = Annotated[list[int] | None, typer.Option(help="Off-diagonals, 0 to 8 or 16; repeatable. Default: 1, 2 and 4.")]
 Size = Annotated[list[int] | None, typer.Option(help="Elements of one tensor; repeatable. Default: 65536, 4194304 and a model.")]
-Model = Annotated[list[str] | None, typer.Option(help="A model's tensors as one group: mnist-autoencoder, gpt2-small; repeatable.")]
+Model = Annotated[
+    list[str] | None, typer.Option(help="A model's tensors as one group: mnist-autoencoder, gpt2-small, llama-1b; repeatable.")
+]
 Dtype = Annotated[list[str] | None, typer.Option(help="Parameters and gradients: float32, bfloat16 or float16; repeatable.")]
+State = Annotated[list[str] | None, typer.Option(help="State and direction: float32 or bfloat16; repeatable.")]
 Device = Annotated[str, typer.Option(help="auto (a usable GPU, else the CPU), cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help='Print {"schema_version", "entries": [...]} on stdout; everything else goes to stderr.')]
 Store = Annotated[Path | None, typer.Option(help="The store, instead of SONEW_STORE or the user's data folder.")]
@@ -76,6 +79,7 @@ def run(
     size: Size = None,
     model: Model = None,
     dtype: Dtype = None,
+    state: State = None,
     device: Device = "auto",
     trials: Annotated[int | None, typer.Option(help="Configurations to try per problem, earlier runs counted in.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds for the whole run; it may reach 10 s beyond.")] = None,
@@ -95,7 +99,7 @@ def run(
     def command() -> Exit:
         seconds = EFFORTS["full"].budget_s if budget is None and target is not None else budget  # compiling every candidate ends by itself
         settings = make_settings(effort, trials=trials, budget_s=seconds, seed=seed, fresh=fresh)
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), device=device)
+        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
         if target is not None:
             from sonew_autotune.static_commands import run_static  # noqa: PLC0415  # loads torch: `--help` must not wait for it
 
@@ -141,6 +145,7 @@ def explain(
     size: Size = None,
     model: Model = None,
     dtype: Dtype = None,
+    state: State = None,
     device: Device = "auto",
     backend: Annotated[str, typer.Option(help="auto, triton, cpu or reference.")] = "auto",
     tuning: Annotated[str, typer.Option(help="on (user's store, then shipped), pinned (shipped only) or off.")] = "on",
@@ -152,7 +157,7 @@ def explain(
     def command() -> Exit:
         from sonew_autotune import commands  # noqa: PLC0415  # loads torch
 
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), device=device)
+        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
         return commands.explain(problems, backend=backend, tuning=tuning, as_json=as_json)
 
     _finish(command, store=store)

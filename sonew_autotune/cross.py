@@ -22,7 +22,7 @@ from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import Case
 from sonew_autotune.resources import Resources
 from sonew_autotune.space import Space, available_cores, build_space
-from sonew_autotune.static import TARGETS, Compiled, compile_kernel, parse_target, static_rank
+from sonew_autotune.static import ALL_FLOAT32, TARGETS, Compiled, Dtypes, compile_kernel, parse_target, static_rank
 from sonew_autotune.trial import classify
 from sonew_autotune.worker import Worker
 from sonew_kernels.spec import SPECS, source_hash
@@ -42,7 +42,7 @@ class CompileRequest:
     config: Mapping[str, int]
     band: int
     target: str
-    dtypes: tuple[str, str]
+    dtypes: Dtypes
 
     @property
     def part(self) -> tuple[str, tuple[int, ...]]:
@@ -87,7 +87,7 @@ def check_target(target: str, band: int) -> None:
     config, worker = SPECS[KERNEL].default(band), Worker(_quiet_compiler)
     try:
         outcome = worker.answer(
-            CompileRequest(kernel="update", config=config, band=band, target=target, dtypes=("float32", "float32")), COMPILE_SECONDS
+            CompileRequest(kernel="update", config=config, band=band, target=target, dtypes=ALL_FLOAT32), COMPILE_SECONDS
         )
     finally:
         worker.close()
@@ -170,7 +170,11 @@ def _requests(space: Space, case: Case, target: str) -> Iterator[CompileRequest]
     for config in (space.default, *space.points()):
         for kernel in PARTS:
             request = CompileRequest(
-                kernel=kernel, config=config, band=case.band, target=target, dtypes=(case.param_dtype, case.grad_dtype)
+                kernel=kernel,
+                config=config,
+                band=case.band,
+                target=target,
+                dtypes=Dtypes(case.param_dtype, case.grad_dtype, case.state_dtype, case.direction_dtype),
             )
             if request.part not in seen:
                 seen.add(request.part)

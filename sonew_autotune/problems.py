@@ -24,6 +24,7 @@ Shapes = tuple[tuple[int, ...], ...]
 BANDS: Final = (1, 2, 4)
 SIZES: Final = (65536, 4194304)
 DTYPES: Final = ("float32",)
+STATES: Final = ("float32", "bfloat16")  # of the state and, with it, the direction
 LARGEST_SIZE: Final = 2**33
 
 
@@ -43,7 +44,14 @@ def _gpt2_small() -> Shapes:
     return ((50257, width), (1024, width), *(block * layers), (width,), (width,))
 
 
-MODELS: Final[Mapping[str, Shapes]] = {"mnist-autoencoder": _autoencoder(), "gpt2-small": _gpt2_small()}
+def _llama_1b() -> Shapes:
+    """147 tensors, 1205 million elements: Llama-style, width 2048, 16 layers of full attention, vocabulary 32000, output not tied."""
+    width, hidden, layers, vocabulary = 2048, 8192, 16, 32000
+    block = (*[(width, width)] * 4, *[(hidden, width)] * 2, (width, hidden), (width,), (width,))
+    return ((vocabulary, width), *(block * layers), (width,), (vocabulary, width))
+
+
+MODELS: Final[Mapping[str, Shapes]] = {"mnist-autoencoder": _autoencoder(), "gpt2-small": _gpt2_small(), "llama-1b": _llama_1b()}
 DEFAULT_MODELS: Final = ("mnist-autoencoder",)
 
 
@@ -55,7 +63,7 @@ class Case:
         name: the size or the model, as shown.
         shapes: of the parameters, stepped as one group.
         device: "cpu" or "cuda". band, chain: as in `sonew.config.Hyper`.
-        param_dtype, grad_dtype: storage types.
+        param_dtype, grad_dtype, state_dtype, direction_dtype: storage types.
     """
 
     name: str
@@ -65,13 +73,17 @@ class Case:
     chain: Chain = "tensor"
     param_dtype: str = "float32"
     grad_dtype: str = "float32"
+    state_dtype: str = "float32"
+    direction_dtype: str = "float32"
 
     @property
     def title(self) -> str:
         """One line for tables and progress."""
         extra = "" if self.chain == "tensor" else f" chain={self.chain}"
         grads = "" if self.grad_dtype == self.param_dtype else f"/{self.grad_dtype} gradients"
-        return f"band {self.band} {self.name} {self.param_dtype}{grads}{extra} on {self.device}"
+        state = "" if self.state_dtype == "float32" else f", {self.state_dtype} state"
+        direction = "" if self.direction_dtype == "float32" else f", {self.direction_dtype} direction"
+        return f"band {self.band} {self.name} {self.param_dtype}{grads}{state}{direction}{extra} on {self.device}"
 
     @property
     def elements(self) -> int:
@@ -88,6 +100,8 @@ class Case:
             chain="block" if isinstance(self.chain, int) else self.chain,
             param_dtype=self.param_dtype,
             grad_dtype=self.grad_dtype,
+            state_dtype=self.state_dtype,
+            direction_dtype=self.direction_dtype,
             total=sum(lengths),
             median=int(statistics.median(lengths)),
         )
@@ -95,8 +109,10 @@ class Case:
     @property
     def bytes_moved(self) -> int:
         """Fewest bytes of a step, as counted in `sonew_kernels.spec`."""
-        param, grad = (getattr(torch, name).itemsize for name in (self.param_dtype, self.grad_dtype))
-        return self.elements * (direction_bytes(self.band, grad_bytes=grad) + update_bytes(param_bytes=param))
+        names = (self.param_dtype, self.grad_dtype, self.state_dtype, self.direction_dtype)
+        param, grad, state, scratch = (STORAGE_BYTES[name] for name in names)
+        first = direction_bytes(self.band, grad_bytes=grad, state_bytes=state, direction_bytes=scratch)
+        return self.elements * (first + update_bytes(param_bytes=param, direction_bytes=scratch))
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object], fix: str) -> None:
@@ -147,9 +163,21 @@ def cases_of(problems: Problems, device: str) -> list[Case]:
         check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
     for dtype in problems.dtypes:
         check_choice("dtype", dtype, list(STORAGE_BYTES), "Pass for example --dtype bfloat16.")
+    for state in problems.states:
+        check_choice("state", state, list(STATES), "Pass for example --state bfloat16.")
     return [
-        Case(name=name, shapes=shapes, device=device, band=band, param_dtype=dtype, grad_dtype=dtype)
+        Case(
+            name=name,
+            shapes=shapes,
+            device=device,
+            band=band,
+            param_dtype=dtype,
+            grad_dtype=dtype,
+            state_dtype=state,
+            direction_dtype=state,
+        )
         for dtype in dict.fromkeys(problems.dtypes or DTYPES)
+        for state in dict.fromkeys(problems.states or DTYPES)
         for name, shapes in _shapes(sizes, models).items()
         for band in dict.fromkeys(problems.bands or BANDS)
     ]
@@ -173,7 +201,7 @@ def build_bench(case: Case, *, seed: int = 0) -> Bench:
 
     leaves = []
     for shape in case.shapes:
-        layout = state_layout(shape, case.band)
+        layout = state_layout(shape, case.band, case.state_dtype)
         state = {name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=case.device) for name, spec in layout.items()}
         param = normal(shape, case.param_dtype)
         leaves.append(Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(case.chain, shape)))

@@ -51,6 +51,7 @@ class Problems:
     sizes: Sequence[int] = ()
     models: Sequence[str] = ()
     dtypes: Sequence[str] = ()
+    states: Sequence[str] = ()
     device: str = "auto"
 
 

@@ -13,19 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError
 from sonew_autotune.resources import Architecture, Resources, amd_resources, architecture, nvidia_resources
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, TritonLaunch, direction_bytes, triton_launches, update_bytes
 
 __all__ = [
+    "ALL_FLOAT32",
     "ENTRIES",
     "KERNELS",
     "STAGES",
     "TARGETS",
     "CompileError",
     "Compiled",
+    "Dtypes",
     "Resources",
     "compile_kernel",
     "parse_target",
@@ -43,10 +45,23 @@ POINTERS: Final[Mapping[str, str]] = {
     "update_tiles": "*i32",
     "count": "*i32",
     "count_out": "*i32",
+    "seed": "*i32",
     "partials": "*fp64",
 }
 """Types of the pointer arguments that are not float32."""
 STORAGE_TYPES: Final[Mapping[str, str]] = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
+
+
+class Dtypes(NamedTuple):
+    """Storage types of a problem's arrays."""
+
+    param: str = "float32"
+    grad: str = "float32"
+    state: str = "float32"
+    direction: str = "float32"
+
+
+ALL_FLOAT32: Final = Dtypes()
 
 
 class CompileError(SonewError, RuntimeError):
@@ -104,23 +119,41 @@ def _triton() -> Any:  # noqa: ANN401  # a module without type stubs
 
 
 def kernel_constants(
-    kernel: str, launch: TritonLaunch, dtypes: tuple[str, str], *, graft: str, entry: str, chained: bool = False, pieces: bool = False
+    kernel: str,
+    launch: TritonLaunch,
+    dtypes: Dtypes,
+    *,
+    graft: str,
+    entry: str,
+    chained: bool = False,
+    pieces: bool = False,
+    stochastic: bool = False,
 ) -> dict[str, int]:
-    """Every constant that a kernel is specialised for; `dtypes` are the storage types of parameters and gradients."""
+    """Every constant that a kernel is specialised for."""
     constants = dict(launch.constants)
-    param, grad = (int(Storage[dtype.upper()]) for dtype in dtypes)
+    param, grad, state, direction = (int(Storage[dtype.upper()]) for dtype in dtypes)
     if kernel in ("direction", "norms"):
         constants["GRAFT"] = int(Graft[graft.upper()])
+    if kernel in ("prologue", "direction") and not (kernel == "prologue" and entry == "direct"):
+        constants["STATE_STORAGE"] = state
+    if kernel in ("direction", "update"):
+        constants["DIRECTION_STORAGE"] = direction
     if kernel == "direction":
         constants |= {"CHAINED": int(chained), "PIECES": int(pieces)}
         constants |= {"GRAD_STORAGE": grad} if entry == "table" else {}
     if kernel == "update":
-        constants["STORAGE"] = param
+        constants |= {"STORAGE": param, "STOCHASTIC": int(stochastic)}
     return constants
 
 
-def _signature(names: list[str], constants: Mapping[str, int], dtypes: tuple[str, str]) -> dict[str, str]:
-    stored = {"param": STORAGE_TYPES[dtypes[0]], "param_out": STORAGE_TYPES[dtypes[0]], "grad": STORAGE_TYPES[dtypes[1]]}
+def _signature(names: list[str], constants: Mapping[str, int], dtypes: Dtypes) -> dict[str, str]:
+    param, grad, state, direction = (STORAGE_TYPES[dtype] for dtype in dtypes)
+    stored = {
+        **dict.fromkeys(("param", "param_out"), param),
+        **dict.fromkeys(("momentum", "momentum_out", "stats", "stats_out", "edges"), state),
+        "grad": grad,
+        "direction": direction,
+    }
     sizes = {"tile_count": "i32", **dict.fromkeys(("length", "start", "total", "chain"), "i64")}
     known = {**POINTERS, **stored, **sizes, **dict.fromkeys(constants, "constexpr")}
     return {name: known.get(name, "*fp32") for name in names}
@@ -132,10 +165,11 @@ def compile_kernel(
     band: int,
     target: str,
     *,
-    dtypes: tuple[str, str] = ("float32", "float32"),
+    dtypes: Dtypes = ALL_FLOAT32,
     graft: str = "adam",
     entry: str = "table",
     chained: bool = False,
+    stochastic: bool = False,
 ) -> Compiled:
     """Compile one kernel to machine code, without a device; repeated calls come from Triton's own cache.
 
@@ -144,9 +178,9 @@ def compile_kernel(
         config: a point of the Triton space (`sonew_kernels.spec.TRITON`).
         band: off-diagonals, one of `sonew_kernels.spec.SUPPORTED_BANDS`.
         target: "cuda:90", "hip:gfx942" and the like.
-        dtypes: storage types of parameters and gradients.
+        dtypes: storage types.
         graft: name of the graft. entry: "table" (torch) or "direct" (jax).
-        chained: whether chains end inside tensors.
+        chained: whether chains end inside tensors. stochastic: whether bfloat16 parameters are written rounded stochastically.
 
     Raises:
         InvalidConfigError: an argument outside its set.
@@ -168,7 +202,7 @@ def compile_kernel(
     gpu_target = import_module("triton.backends.compiler").GPUTarget(backend, arch, warp_size)
     function = getattr(import_module(f"sonew_kernels.{kernel}"), f"{kernel}_{entry}")
     launch = triton_launches(config, band)[kernel]
-    constants = kernel_constants(kernel, launch, dtypes, graft=graft, entry=entry, chained=chained)
+    constants = kernel_constants(kernel, launch, dtypes, graft=graft, entry=entry, chained=chained, stochastic=stochastic)
     signature = _signature(function.arg_names, constants, dtypes)
     # Buffers come from the framework's allocator, which aligns them; tensors in the table get no such promise.
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}

@@ -188,7 +188,7 @@ def compile_command(
     config = parse_config(pairs, band)
     check_target(target, band)
     kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.KERNELS))
-    built = [static.compile_kernel(name, config, band, target, dtypes=(dtype, dtype), entry=entry) for name in kernels]
+    built = [static.compile_kernel(name, config, band, target, dtypes=static.Dtypes(dtype, dtype), entry=entry) for name in kernels]
     if as_json:
         typer.echo(document([_compiled_json(compiled, config, stage) for compiled in built]))
         return Exit.DONE

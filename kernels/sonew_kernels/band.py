@@ -10,7 +10,7 @@ Fused multiply-adds are written out and automatic fusion is off, so that the bit
 import triton
 import triton.language as tl
 
-from sonew_kernels.spec import Column, Slot, Storage
+from sonew_kernels.spec import Column, Slot
 
 COLUMNS: tl.constexpr = tl.constexpr(len(Column))
 PARAM: tl.constexpr = tl.constexpr(int(Column.PARAM))
@@ -26,6 +26,7 @@ OFFSET: tl.constexpr = tl.constexpr(int(Column.OFFSET))
 FIRST_TILE: tl.constexpr = tl.constexpr(int(Column.FIRST_TILE))
 FIRST_UPDATE_TILE: tl.constexpr = tl.constexpr(int(Column.FIRST_UPDATE_TILE))
 ACTIVE: tl.constexpr = tl.constexpr(int(Column.ACTIVE))
+SEED: tl.constexpr = tl.constexpr(int(Column.SEED))
 
 LR: tl.constexpr = tl.constexpr(int(Slot.LR))
 WEIGHT_DECAY: tl.constexpr = tl.constexpr(int(Slot.WEIGHT_DECAY))
@@ -38,21 +39,6 @@ LOG_BETA2: tl.constexpr = tl.constexpr(int(Slot.LOG_BETA2))
 EPS: tl.constexpr = tl.constexpr(int(Slot.EPS))
 EPS_REL: tl.constexpr = tl.constexpr(int(Slot.EPS_REL))
 GAMMA: tl.constexpr = tl.constexpr(int(Slot.GAMMA))
-
-BFLOAT16: tl.constexpr = tl.constexpr(int(Storage.BFLOAT16))
-FLOAT16: tl.constexpr = tl.constexpr(int(Storage.FLOAT16))
-
-
-@triton.jit
-def storage_pointer(address, STORAGE: tl.constexpr):
-    """Pointer of the storage type at an address in bytes."""
-    if STORAGE == BFLOAT16:
-        pointer = address.to(tl.pointer_type(tl.bfloat16))
-    elif STORAGE == FLOAT16:
-        pointer = address.to(tl.pointer_type(tl.float16))
-    else:
-        pointer = address.to(tl.pointer_type(tl.float32))
-    return pointer
 
 
 @triton.jit

@@ -9,9 +9,9 @@
 #define SINGLE __attribute__((noinline))
 
 // Columns lag behind elements: by at least BAND, so that windows are complete, and by whole vectors, so that streams stay aligned.
-constexpr int LAG = BAND == 0 ? 0 : (W < 8 ? 8 : W);
+constexpr int LAG = BAND == 0 ? 0 : (BAND + W - 1) / W * W < 8 ? 8 : (BAND + W - 1) / W * W;
 constexpr float GRAFT_EPS = 1e-8f;
-static_assert(BAND >= 0 && BAND <= 8 && LAG >= BAND);
+static_assert(BAND >= 0 && LAG >= BAND && LAG % W == 0);
 
 // One tensor's numbers of this step. The factors see A times correction2, so that off-diagonals are the stats as they stand: the
 // ratios psi do not change, and D takes correction2 in its numerator.
@@ -30,8 +30,10 @@ struct Workspace {
     float* z;         // D y
     float* guide;     // the graft's direction
     int32_t* room;    // elements left in the chain, itself included; only where chains end inside the tensor
-    // staging of ends
+    // staging of ends and of narrow types
     float *grad, *old_momentum, *old_stats;
+
+    float* old(int field) const { return field == 0 ? old_momentum : old_stats + (field - 1) * stride; }
 };
 constexpr int CARRIED_ROWS = 2 * BAND + 6, STAGED_ROWS = BAND + 3;
 
@@ -75,56 +77,62 @@ SINGLE void accumulate(
     }
 }
 
-// psi, D and y of n columns: from the farthest neighbour to the nearest, the column itself last.
+// z and the links of the columns i..i+W-1 from psi, the last pivot and whether all pivots were above their floors.
 template <bool MASKED>
-SINGLE void factor(const Numbers& numbers, const Workspace& workspace, int64_t n) {
-    const Vec correction2 = numbers.correction2, one = spread(1.0f);
+INLINE void finish(const Numbers& numbers, const Workspace& w, int64_t i, Int room, Vec* psi, Vec diagonal, Vec pivot, Int sound) {
+    const Vec d = diagonal <= Vec{} ? Vec{} : numbers.correction2 / (sound ? pivot : diagonal);
+    Vec y = vector(w.momentum + i);
+    unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
+        Vec neighbour = vector(w.momentum + i + q);
+        psi[q] = sound ? psi[q] : Vec{};
+        if constexpr (MASKED) {
+            psi[q] = linked(room, q) ? psi[q] : Vec{};
+            neighbour = linked(room, q) ? neighbour : Vec{};
+        }
+        y -= psi[q] * neighbour;
+    });
+    const Vec z = d * y;
+    store(w.z + i, z);
+    unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
+        Vec link = psi[q] * z;
+        if constexpr (MASKED) link = linked(room, q) ? link : Vec{};
+        store(w.link + (q - 1) * w.stride + i, link);
+    });
+}
+
+// Factor n columns: elimination of the window from the farthest neighbour to the nearest, the column itself last. Row by row, so that
+// the row at work stays in registers however large the window is.
+template <bool MASKED>
+SINGLE void factor(const Numbers& given, const Workspace& workspace, int64_t n) {
+    const Vec one = spread(1.0f);
+    const Numbers numbers = given;
     const Workspace w = workspace;
     for (int64_t i = LAG; i < LAG + n; i += W) {
         const Int room = MASKED ? load<Int>(w.room + i) : Int{};
         Vec a[BAND + 1][BAND + 1], ratio[BAND + 1][BAND + 1], psi[BAND + 1];
-        unroll<0, BAND + 1>([&](auto q) INLINE_LAMBDA {
-            unroll<0, q + 1>([&](auto r) INLINE_LAMBDA {
-                a[q][r] = vector(w.stats + (q - r) * w.stride + i + r);
-                if constexpr (MASKED && q > 0) a[q][r] = linked(room, q) ? a[q][r] : (q == r ? one : Vec{});
-            });
-        });
-        const Vec diagonal = a[0][0];
+        const Vec diagonal = vector(w.stats + i);
         Int sound = Int{} - 1;
-        unroll<0, BAND>([&](auto before) INLINE_LAMBDA {
-            constexpr int q = BAND - before;
-            Int above = a[q][q] > vector(w.floor + i + q);
-            if constexpr (MASKED) above |= ~linked(room, q);
-            sound &= above;
-            unroll<0, q>([&](auto r) INLINE_LAMBDA { ratio[q][r] = a[q][r] / a[q][q]; });
-            unroll<0, q>([&](auto s) INLINE_LAMBDA {
+        unroll<0, BAND + 1>([&](auto before) INLINE_LAMBDA {
+            constexpr int s = BAND - before;
+            unroll<0, s + 1>([&](auto r) INLINE_LAMBDA {
+                a[s][r] = vector(w.stats + (s - r) * w.stride + i + r);
+                if constexpr (MASKED && s > 0) a[s][r] = linked(room, s) ? a[s][r] : (s == r ? one : Vec{});
+            });
+            unroll<0, before>([&](auto done) INLINE_LAMBDA {
+                constexpr int q = BAND - done;
                 unroll<0, s + 1>([&](auto r) INLINE_LAMBDA { a[s][r] -= ratio[q][s] * a[q][r]; });
             });
+            Int above = a[s][s] > vector(w.floor + i + s);
+            if constexpr (MASKED && s > 0) above |= ~linked(room, s);
+            sound &= above;
+            const Vec inverse = one / a[s][s];  // one division per row; a single quotient is formed as such
+            unroll<0, s>([&](auto r) INLINE_LAMBDA { ratio[s][r] = s == 1 ? a[s][r] / a[s][s] : a[s][r] * inverse; });
         });
-        sound &= a[0][0] > vector(w.floor + i);
-        const Vec inverse = sound ? a[0][0] : diagonal;
-        const Vec d = diagonal <= Vec{} ? Vec{} : correction2 / inverse;
-        Vec y = vector(w.momentum + i);
         unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
             psi[q] = ratio[q][0];
             unroll<1, q>([&](auto r) INLINE_LAMBDA { psi[q] -= ratio[q][r] * psi[r]; });
         });
-        unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
-            Vec neighbour = vector(w.momentum + i + q);
-            psi[q] = sound ? psi[q] : Vec{};
-            if constexpr (MASKED) {
-                psi[q] = linked(room, q) ? psi[q] : Vec{};
-                neighbour = linked(room, q) ? neighbour : Vec{};
-            }
-            y -= psi[q] * neighbour;
-        });
-        const Vec z = d * y;
-        store(w.z + i, z);
-        unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
-            Vec link = psi[q] * z;
-            if constexpr (MASKED) link = linked(room, q) ? link : Vec{};
-            store(w.link + (q - 1) * w.stride + i, link);
-        });
+        finish<MASKED>(numbers, w, i, room, psi, diagonal, a[0][0], sound);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if defined(__AVX512F__)
 constexpr int W = 16;  // floats of a vector
@@ -33,6 +34,7 @@ template <class V, class T> INLINE V load(const T* from) {
 template <class V, class T> INLINE void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
 INLINE Vec vector(const float* from) { return load<Vec>(from); }
 INLINE Vec spread(float x) { return x - Vec{}; }
+template <class V, int... LANE> INLINE V count_up(std::integer_sequence<int, LANE...>) { return V{LANE...}; }
 INLINE Vec root(Vec x) {
     for (int lane = 0; lane < W; ++lane) x[lane] = std::sqrt(x[lane]);
     return x;
@@ -59,6 +61,11 @@ template <> struct Stored<STORAGE_BFLOAT16> {
         const Bits bits = (Bits)x, even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
         store(to, __builtin_convertvector(x == x ? even : (bits >> 16 | 0x40), Half));
     }
+    // Up or down as 16 random bits say (sonew.rounding.round_to_bfloat16).
+    static INLINE void put(uint16_t* to, Vec x, Bits noise) {
+        const Bits bits = (Bits)x, size = bits & 0x7fffffff, quiet = size > 0x7f800000 ? Bits{} + 0x400000 : Bits{};
+        store(to, __builtin_convertvector((size < 0x7f800000 ? bits + noise : bits | quiet) >> 16, Half));
+    }
 };
 template <> struct Stored<STORAGE_FLOAT16> {
     typedef uint16_t Type;
@@ -80,6 +87,29 @@ template <> struct Stored<STORAGE_FLOAT16> {
     }
 };
 
+// The noise of stochastic rounding, bit by bit that of sonew/rounding.py: the keys of one hash, which serves two rows.
+struct Noise {
+    uint32_t first, second;
+
+    template <class T> static INLINE T mix(T x) {
+        x = (x ^ x >> 16) * NOISE_MULTIPLIER0;
+        x = (x ^ x >> 15) * NOISE_MULTIPLIER1;
+        return x ^ x >> 15;
+    }
+    Noise(int64_t seed, int32_t count, int row)
+        : first(mix(uint32_t(seed) ^ mix(uint32_t(count) * NOISE_STRIDE + uint32_t(row / 2)))), second(mix(first + NOISE_STRIDE)) {}
+
+    // Of the elements index, index + 1, ...: the low half of each lane is an even row's, the high half the next row's.
+    INLINE Bits operator()(uint64_t index) const {
+        const uint32_t low = uint32_t(index), high = uint32_t(index >> 32);
+        const Bits at = low + count_up<Bits>(std::make_integer_sequence<int, W>{});
+        Bits x = at ^ first;
+        x = (x ^ x >> 16) * NOISE_MULTIPLIER0 + (second + high * NOISE_STRIDE) + (at < low ? Bits{} + NOISE_STRIDE : Bits{});
+        x = (x ^ x >> 15) * NOISE_MULTIPLIER1;
+        return x ^ x >> 15;
+    }
+};
+
 template <int STORAGE> void widen(float* to, const void* from, int64_t first, int64_t n) {
     using S = Stored<STORAGE>;
     const auto* source = (const typename S::Type*)from + first;
@@ -91,10 +121,22 @@ template <int STORAGE> void widen(float* to, const void* from, int64_t first, in
     std::memcpy(to + n / W * W, wide, n % W * sizeof *wide);
 }
 
-// The gradient of the piece's elements [first, first + n) as float32.
-void widen(int64_t storage, float* to, const void* from, int64_t first, int64_t n) {
+// Elements [first, first + n) of an array as float32.
+inline void widen(int64_t storage, float* to, const void* from, int64_t first, int64_t n) {
     if (n <= 0) return;
-    if (storage == STORAGE_FLOAT32) return widen<STORAGE_FLOAT32>(to, from, first, n);
+    if (storage == STORAGE_FLOAT32) return void(std::memcpy(to, (const float*)from + first, n * sizeof(float)));
     if (storage == STORAGE_BFLOAT16) return widen<STORAGE_BFLOAT16>(to, from, first, n);
     widen<STORAGE_FLOAT16>(to, from, first, n);
+}
+
+// put(to, from) for each vector of n elements; the last, ragged one goes through a buffer, so that nothing past it is written.
+template <class Put> INLINE void narrow(uint16_t* to, const float* from, int64_t n, Put put) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) put(to + i, vector(from + i), i);
+    if (i == n) return;
+    alignas(64) float wide[W] = {};
+    uint16_t end[W];
+    std::memcpy(wide, from + i, (n - i) * sizeof *wide);
+    put(end, vector(wide), i);
+    std::memcpy(to + i, end, (n - i) * sizeof *end);
 }

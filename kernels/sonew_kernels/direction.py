@@ -14,6 +14,7 @@ from sonew_kernels.band import (
     BETA2,
     CHAIN,
     COLUMNS,
+    COUNT,
     EPS,
     EPS_REL,
     FIRST_TILE,
@@ -24,15 +25,17 @@ from sonew_kernels.band import (
     OFFSET,
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
+    SEED,
     START,
     STATS,
     TOTAL,
     chain_reach,
     columns,
     spread,
-    storage_pointer,
 )
 from sonew_kernels.spec import Graft
+from sonew_kernels.storage import BFLOAT16, noise, noise_keys, storage_pointer, to_bfloat16_stochastically, to_storage
+from sonew_kernels.window import UNROLLED, advance
 
 GRAFT_EPS: tl.constexpr = tl.constexpr(1e-8)
 ADAM: tl.constexpr = tl.constexpr(int(Graft.ADAM))
@@ -47,6 +50,7 @@ def direction_block(
     stats,
     record,
     end_record,
+    outer,
     corrections,
     hyper,
     momentum_out,
@@ -58,20 +62,26 @@ def direction_block(
     start,
     total,
     chain,
+    seed,
+    count,
     BAND: tl.constexpr,
     BLOCK: tl.constexpr,
     GRAFT: tl.constexpr,
     CHAINED: tl.constexpr,
     PIECES: tl.constexpr,
+    STATE_STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
 ):
     """One tile of a piece (math: reference.direction).
 
     Args:
         grad, momentum, stats: the piece; momentum_out, stats_out, direction: where the results go (may be the inputs).
         record: the tile's left border record, the right one follows. end_record: the record of the piece's end.
+        outer: the piece's outer gradients.
         corrections: 1 - beta1^count, 1 - beta2^count. hyper: `spec.Slot`.
         partial: two float64, sum of u^2 and of a^2.
-        tile: the tile's index in the piece; it owns BLOCK - BAND elements. length, start, total, chain: `spec.Column`, int64.
+        tile: the tile's index in the piece; it owns BLOCK - BAND elements. length, start, total, chain, seed: `spec.Column`, int64.
+        count: this step's number.
         CHAINED: some chain may end inside its tensor. PIECES: some piece is not a whole tensor.
     """
     TILE: tl.constexpr = BLOCK - BAND
@@ -87,29 +97,17 @@ def direction_block(
     correction1, correction2 = tl.load(corrections), tl.load(corrections + 1)
     unbias1, unbias2 = 1.0 / correction1, 1.0 / correction2
 
-    gradient = ()
-    fresh = ()
-    window = ()
-    place = ()
-    for q in tl.static_range(BAND + 1):
-        g = load_gradient(grad, record, end_record, lane + q, first, length, reach > q, BAND, PIECES)
-        where, rows, stride = old_values(momentum, stats, record, end_record, lane + q, first, length, BAND, BLOCK, PIECES)
-        gradient = gradient + (g,)
-        place = place + ((rows, stride),)
-        fresh = fresh + (tl.fma(beta1, tl.load(where, mask=reach > q, other=0.0), gain1 * g),)
-        for r in tl.static_range(q + 1):
-            old = tl.load(place[r][0] + (q - r) * place[r][1], mask=reach > q, other=0.0)
-            mean = tl.fma(beta2, old, (gain2 * g) * gradient[r])
-            if r == 0:
-                mean = tl.where(reach > q, mean, 0.0)
-            window = window + (mean,)
+    gradient, fresh, window = advance(
+        grad, momentum, stats, record, end_record, outer, lane, first, length, reach, beta1, gain1, beta2, gain2, BAND, TILE, PIECES
+    )
 
     tl.debug_barrier()
 
     element = first - BAND + lane
-    tl.store(momentum_out + element, fresh[0], mask=owned)
+    rows = (fresh[0],)
     for k in tl.static_range(BAND + 1):
-        tl.store(stats_out + k * length + element, window[k * (k + 1) // 2], mask=owned)
+        rows = rows + (window[k * (k + 1) // 2],)
+    store_state(rows, momentum_out, stats_out, element, length, owned, start, seed, count, STATE_STORAGE, BAND)
 
     # Corrections cancel in L and scale D: the window stays uncorrected, its damping and z take them up.
     damped = ()
@@ -119,50 +117,38 @@ def direction_block(
         diagonal = tl.fma(window[q * (q + 1) // 2 + q], stretch, eps * correction2)
         damped = damped + (tl.where(reach > q, diagonal, 1.0),)
     u = spread(columns(damped, fresh, reach, correction2 * unbias1, gamma, BAND), lane, BAND)
-    tl.store(direction + element, u, mask=owned)
+    tl.store(direction + element, to_storage(u, direction, DIRECTION_STORAGE), mask=owned)
 
-    target = graft_target(gradient[0], fresh[0] * unbias1, window[0], unbias2, GRAFT)
+    target = graft_target(gradient, fresh[0] * unbias1, window[0], unbias2, GRAFT)
     tl.store(partial, sum_of_squares(u, owned))
     tl.store(partial + 1, sum_of_squares(target, owned))
 
 
 @triton.jit
-def old_values(momentum, stats, record, end_record, lane, first, length, BAND: tl.constexpr, BLOCK: tl.constexpr, PIECES: tl.constexpr):
-    """Where the old values at the given lanes lie: in the tensor inside the tile, in a border record outside it.
-
-    Returns (pointers to momentum, pointers to stats row 0, elements from one row to the next).
-    """
-    TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 3) * 2 * BAND
-    element = first - BAND + lane
-    if BAND == 0:
-        place, rows, stride = momentum + element, stats + element, length
-    else:
-        edge = record + (lane + tl.where(lane >= BLOCK, RECORD - TILE, 0))
-        inside = (lane >= BAND) & (lane < BLOCK)
-        if PIECES:
-            beyond = element >= length
-            edge = tl.where(beyond, end_record + (lane + (first - length)), edge)
-            inside = inside & ~beyond
-        place = tl.where(inside, momentum + element, edge)
-        rows = tl.where(inside, stats + element, edge + 2 * BAND)
-        stride = tl.where(inside, length, 2 * BAND)
-    return place, rows, stride
+def store_state(rows, momentum, stats, element, length, mask, start, seed, count, STATE_STORAGE: tl.constexpr, BAND: tl.constexpr):
+    """Write the new momentum, then the new stats row by row; bfloat16 is rounded stochastically."""
+    if BAND <= UNROLLED:
+        for row in tl.static_range(BAND + 2):
+            home = momentum + element if row == 0 else stats + (row - 1) * length + element
+            tl.store(home, state_to_storage(rows[row], start + element, row, seed, count, STATE_STORAGE), mask=mask)
+    else:  # one two-dimensional store, as in `window.advance`
+        row = tl.arange(0, 32)[:, None]
+        values = rows[0][None, :]
+        for k in tl.static_range(1, BAND + 2):
+            values = tl.where(row == k, rows[k][None, :], values)
+        home = tl.where(row == 0, momentum + element[None, :], stats + (row - 1) * length + element[None, :])
+        stored = state_to_storage(values, start + element[None, :], row, seed, count, STATE_STORAGE)
+        tl.store(home, stored, mask=(row < BAND + 2) & mask[None, :])
 
 
 @triton.jit
-def load_gradient(grad, record, end_record, lane, first, length, mask, BAND: tl.constexpr, PIECES: tl.constexpr):
-    """Gradient in float32 at the given lanes, 0 outside the mask; from the border records only beyond the piece."""
-    element = first - BAND + lane
-    if PIECES and BAND > 0:
-        before, beyond = element < 0, element >= length
-        g = tl.load(grad + element, mask=mask & ~before & ~beyond, other=0.0).to(tl.float32)
-        field = (BAND + 2) * 2 * BAND
-        pointer = tl.where(before, record + (field + lane), end_record + (field + lane + (first - length)))
-        g = tl.where(before | beyond, tl.load(pointer, mask=mask & (before | beyond), other=0.0), g)
-    else:
-        g = tl.load(grad + element, mask=mask, other=0.0).to(tl.float32)
-    return g
+def state_to_storage(values, element, row, seed, count, STATE_STORAGE: tl.constexpr):
+    """Values of the given row or rows (0: momentum, k + 1: row k of stats) as they are stored; `element` is their place in the tensor."""
+    if STATE_STORAGE == BFLOAT16:
+        first, second = noise_keys(seed, count, row // 2)
+        bits = noise(first, second, element) >> (16 * (row % 2))
+        values = to_bfloat16_stochastically(values, bits & 0xFFFF)
+    return values
 
 
 @triton.jit
@@ -193,6 +179,7 @@ def direction_table(
     hyper,
     corrections,
     edges,
+    outer,
     direction,
     partials,
     BAND: tl.constexpr,
@@ -201,18 +188,20 @@ def direction_table(
     CHAINED: tl.constexpr,
     PIECES: tl.constexpr,
     GRAD_STORAGE: tl.constexpr,
+    STATE_STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
 ):
     """Direction phase of a group, one tile per program; inactive tensors are left alone."""
     TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 3) * 2 * BAND
+    RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
     if tl.load(cells + ACTIVE) != 0:
         length = tl.load(cells + LENGTH)
         first_tile = tl.load(cells + FIRST_TILE)
-        momentum = tl.load(cells + MOMENTUM).to(tl.pointer_type(tl.float32))
-        stats = tl.load(cells + STATS).to(tl.pointer_type(tl.float32))
+        momentum = storage_pointer(tl.load(cells + MOMENTUM), STATE_STORAGE)
+        stats = storage_pointer(tl.load(cells + STATS), STATE_STORAGE)
         last = tl.maximum((length + TILE - 1) // TILE, 1)
         direction_block(
             storage_pointer(tl.load(cells + GRAD), GRAD_STORAGE),
@@ -220,6 +209,7 @@ def direction_table(
             stats,
             edges + (tile + row) * RECORD,
             edges + (first_tile + row + last) * RECORD,
+            outer + row * (2 * BAND),
             corrections + 2 * row,
             hyper,
             momentum,
@@ -231,11 +221,15 @@ def direction_table(
             tl.load(cells + START),
             tl.load(cells + TOTAL),
             tl.load(cells + CHAIN),
+            tl.load(cells + SEED),
+            tl.load(tl.load(cells + COUNT).to(tl.pointer_type(tl.int32))),
             BAND,
             BLOCK,
             GRAFT,
             CHAINED,
             PIECES,
+            STATE_STORAGE,
+            DIRECTION_STORAGE,
         )
 
 
@@ -245,8 +239,11 @@ def direction_direct(
     momentum,
     stats,
     edges,
+    outer,
     corrections,
     hyper,
+    seed,
+    count,
     momentum_out,
     stats_out,
     direction,
@@ -260,10 +257,12 @@ def direction_direct(
     GRAFT: tl.constexpr,
     CHAINED: tl.constexpr,
     PIECES: tl.constexpr,
+    STATE_STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
 ):
-    """Direction phase of one leaf, one tile per program; the outputs may be the inputs."""
+    """Direction phase of one leaf, one tile per program; the outputs may be the inputs. `seed` and `count` point to int32 scalars."""
     TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 3) * 2 * BAND
+    RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
     tile = tl.program_id(0).to(tl.int64)
     size = tl.full((), length, tl.int64)
     last = tl.maximum((size + TILE - 1) // TILE, 1)
@@ -273,6 +272,7 @@ def direction_direct(
         stats,
         edges + tile * RECORD,
         edges + last * RECORD,
+        outer,
         corrections,
         hyper,
         momentum_out,
@@ -284,9 +284,13 @@ def direction_direct(
         tl.full((), start, tl.int64),
         tl.full((), total, tl.int64),
         tl.full((), chain, tl.int64),
+        tl.load(seed),
+        tl.load(count),
         BAND,
         BLOCK,
         GRAFT,
         CHAINED,
         PIECES,
+        STATE_STORAGE,
+        DIRECTION_STORAGE,
     )

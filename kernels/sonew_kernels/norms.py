@@ -7,6 +7,7 @@ from sonew_kernels.band import ACTIVE, COLUMNS, FIRST_TILE, LENGTH
 from sonew_kernels.spec import Graft
 
 NONE: tl.constexpr = tl.constexpr(int(Graft.NONE))
+AT_ONCE: tl.constexpr = tl.constexpr(2)
 
 
 @triton.jit
@@ -20,10 +21,11 @@ def graft_scale(partials, tiles, GRAFT: tl.constexpr, BLOCK: tl.constexpr):
     if GRAFT == NONE:
         scale = 1.0
     else:
-        for begin in range(0, tiles, BLOCK):
-            index = begin + tl.arange(0, BLOCK)
-            u_sum += tl.load(partials + 2 * index, mask=index < tiles, other=0.0)
-            a_sum += tl.load(partials + 2 * index + 1, mask=index < tiles, other=0.0)
+        for begin in range(0, tiles, AT_ONCE * BLOCK):
+            for part in tl.static_range(AT_ONCE):  # loads in flight together: the sums of a large tensor wait for memory, not for adders
+                index = begin + part * BLOCK + tl.arange(0, BLOCK)
+                u_sum += tl.load(partials + 2 * index, mask=index < tiles, other=0.0)
+                a_sum += tl.load(partials + 2 * index + 1, mask=index < tiles, other=0.0)
         u_square = tl.sum(u_sum, 0)
         ratio = tl.sum(a_sum, 0) / tl.where(u_square == 0.0, 1.0, u_square)
         scale = tl.where(u_square == 0.0, 0.0, tl.sqrt(tl.sqrt(ratio)) + (u_square - u_square)).to(tl.float32)

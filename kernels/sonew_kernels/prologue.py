@@ -18,6 +18,7 @@ from sonew_kernels.band import (
     STATS,
     correction,
 )
+from sonew_kernels.storage import storage_pointer
 
 
 @triton.jit
@@ -56,6 +57,7 @@ def prologue_table(
     TILE: tl.constexpr,
     BORDERS: tl.constexpr,
     POSITIONS: tl.constexpr,
+    STATE_STORAGE: tl.constexpr,
 ):
     """Prologue of a group; a program takes BORDERS consecutive tiles of the group, and each tile its left border."""
     tile = tl.program_id(0).to(tl.int64) * BORDERS + tl.arange(0, BORDERS)
@@ -72,9 +74,9 @@ def prologue_table(
     if BAND > 0:
         mask = active & (index > 0)
         length = tl.load(cells + LENGTH, mask=mask, other=0)
-        momentum = tl.load(cells + MOMENTUM, mask=mask, other=0).to(tl.pointer_type(tl.float32))
-        stats = tl.load(cells + STATS, mask=mask, other=0).to(tl.pointer_type(tl.float32))
-        record = edges + (tile + row) * ((BAND + 3) * 2 * BAND)
+        momentum = storage_pointer(tl.load(cells + MOMENTUM, mask=mask, other=0), STATE_STORAGE)
+        stats = storage_pointer(tl.load(cells + STATS, mask=mask, other=0), STATE_STORAGE)
+        record = edges + (tile + row) * ((BAND + 2) * 2 * BAND)
         border = index * TILE
         save_borders(momentum[:, None], stats[:, None], record[:, None], border[:, None], length[:, None], mask[:, None], BAND, POSITIONS)
 
@@ -99,7 +101,7 @@ def prologue_direct(
     count_step(count + tile * 0, count_out + tile * 0, corrections + tile * 0, hyper, tile == 0)
     if BAND > 0:
         size = tl.full((1, 1), length, tl.int64)
-        record = edges + tile * ((BAND + 3) * 2 * BAND)
+        record = edges + tile * ((BAND + 2) * 2 * BAND)
         border = tile * TILE
         mask = (tile > 0) & (border < length)
         save_borders(momentum, stats, record[:, None], border[:, None], size, mask[:, None], BAND, POSITIONS)

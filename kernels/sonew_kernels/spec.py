@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-SUPPORTED_BANDS: Final = tuple(range(9))
+SUPPORTED_BANDS: Final = (*range(9), 16)
+LARGEST_UNROLLED_LOAD: Final = 8  # the largest band whose windows the Triton kernel loads entry by entry
 
 
 class Column(IntEnum):
@@ -36,6 +37,7 @@ class Column(IntEnum):
     FIRST_TILE = 10  # the piece's first direction tile; its border records start at FIRST_TILE + row
     FIRST_UPDATE_TILE = 11
     ACTIVE = 12  # 0: no gradient this step, the tensor is left alone
+    SEED = 13  # of the tensor's stochastic rounding, an int32 (`sonew.rounding`)
 
 
 class Slot(IntEnum):
@@ -76,13 +78,20 @@ STORAGE_BYTES: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "float16
 
 
 def border_record(band: int) -> tuple[int, int]:
-    """Shape of one border record: (fields, positions).
+    """Shape of one border record: (fields, positions), in the state's type.
 
-    Fields: momentum, stats rows 0..band, gradient. Position q is element `border - band + q`, so the record holds the
-    *old* values of the 2 * band elements around a border. The gradient field is filled only at the ends of a piece
-    whose neighbour lives elsewhere: inside a piece the gradient is read-only and is read in place.
+    Fields: momentum, stats rows 0..band. Position q is element `border - band + q`, so the record holds the *old* values
+    of the 2 * band elements around a border.
     """
-    return band + 3, 2 * band
+    return band + 2, 2 * band
+
+
+def outer_gradients(band: int) -> tuple[int, int]:
+    """Shape of a piece's outer gradients, float32: the band elements before its start, then the band elements from its end on.
+
+    They are filled only where the piece's neighbour lives elsewhere: inside a piece the gradient is read-only and is read in place.
+    """
+    return 2, band
 
 
 def direction_bytes(band: int, *, grad_bytes: int = 4, state_bytes: int = 4, direction_bytes: int = 4) -> int:
@@ -153,7 +162,7 @@ def _triton_rejects(config: Mapping[str, int], band: int) -> str | None:
     if reason := reject_unknown(TRITON, config):
         return reason
     if band not in SUPPORTED_BANDS:
-        return f"band={band} is not in {SUPPORTED_BANDS[0]}..{SUPPORTED_BANDS[-1]}"
+        return f"band={band} is not one of {list(SUPPORTED_BANDS)}"
     if config["block"] < 8 * band:
         return f"block={config['block']} is below 8 * band = {8 * band}: the halo would cost more than the work"
     for block, warps in (("block", "num_warps"), ("update_block", "update_num_warps")):
@@ -166,7 +175,7 @@ def _triton_rejects(config: Mapping[str, int], band: int) -> str | None:
 TRITON: Final = KernelSpec(
     name="triton",
     device="gpu",
-    sources=("band.py", "prologue.py", "direction.py", "norms.py", "update.py", "spec.py"),
+    sources=("band.py", "storage.py", "window.py", "prologue.py", "direction.py", "norms.py", "update.py", "spec.py"),
     tunables=(
         Tunable(name="block", values=(128, 256, 512, 1024, 2048, 4096), meaning="lanes of a direction tile, halo included"),
         Tunable(name="num_warps", values=(1, 2, 4, 8, 16), meaning="warps of a direction program"),
@@ -196,8 +205,8 @@ class TritonLaunch:
 def triton_launches(config: Mapping[str, int], band: int) -> dict[str, TritonLaunch]:
     """Launch of every kernel under a configuration: prologue (per 64 tiles), direction and update (per tile), norms (per tensor)."""
     tile = TRITON.tile(config, band)
-    borders = 64
     positions = 1 << max(2 * band - 1, 0).bit_length()
+    borders = min(64, 1024 // positions)
     return {
         "prologue": TritonLaunch(
             constants={"BAND": band, "TILE": tile, "BORDERS": borders, "POSITIONS": positions}, num_warps=4, unit=borders
@@ -226,7 +235,7 @@ def _cpu_rejects(config: Mapping[str, int], band: int) -> str | None:
     if reason := reject_unknown(CPU, config):
         return reason
     if band not in SUPPORTED_BANDS:
-        return f"band={band} is not in {SUPPORTED_BANDS[0]}..{SUPPORTED_BANDS[-1]}"
+        return f"band={band} is not one of {list(SUPPORTED_BANDS)}"
     if config["segment"] < config["block"]:
         return f"segment={config['segment']} is below block={config['block']}"
     return None

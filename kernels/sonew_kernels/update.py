@@ -5,46 +5,54 @@ import triton.language as tl
 
 from sonew_kernels.band import (
     ACTIVE,
-    BFLOAT16,
     COLUMNS,
+    COUNT,
     FIRST_UPDATE_TILE,
     LENGTH,
-    LR,
     OFFSET,
     PARAM,
+    SEED,
+    START,
     WEIGHT_DECAY,
-    storage_pointer,
 )
+from sonew_kernels.storage import BFLOAT16, PARAM_ROW, noise, noise_keys, storage_pointer, to_bfloat16_stochastically, to_storage
 
 LINE: tl.constexpr = tl.constexpr(16)  # bytes of the widest access
 
 
 @triton.jit
-def to_storage(x, pointer, STORAGE: tl.constexpr):
-    """Round float32 to the storage type, to nearest even; bfloat16 by its bits, so that every backend rounds alike."""
-    if STORAGE == BFLOAT16:
-        bits = x.to(tl.uint32, bitcast=True)
-        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-        half = tl.where(x != x, (bits >> 16) | 0x40, rounded >> 16)
-        stored = half.to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    else:
-        stored = x.to(pointer.dtype.element_ty)
-    return stored
-
-
-@triton.jit
-def step_elements(param, direction, out, first, length, scale, hyper, STORAGE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+def step_elements(
+    param,
+    direction,
+    out,
+    first,
+    length,
+    scale,
+    lr,
+    decay,
+    start,
+    seed,
+    count,
+    STORAGE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
     """Step BLOCK elements from `first` on. ALIGNED: the tile is full and every address a multiple of LINE."""
     element = first + tl.arange(0, BLOCK)
     if ALIGNED:
         p = tl.load(tl.multiple_of(param + element, LINE)).to(tl.float32)
-        u = tl.load(tl.multiple_of(direction + element, LINE))
+        u = tl.load(tl.multiple_of(direction + element, LINE)).to(tl.float32)
     else:
         p = tl.load(param + element, mask=element < length, other=0.0).to(tl.float32)
-        u = tl.load(direction + element, mask=element < length, other=0.0)
+        u = tl.load(direction + element, mask=element < length, other=0.0).to(tl.float32)
     grafted = (u * scale) * scale
-    stepped = tl.fma(-tl.load(hyper + LR), tl.fma(tl.load(hyper + WEIGHT_DECAY), p, grafted), p)
-    stored = to_storage(stepped, out, STORAGE)
+    stepped = tl.fma(-lr, tl.fma(decay, p, grafted), p)
+    if STOCHASTIC and STORAGE == BFLOAT16:
+        key, second_key = noise_keys(seed, count, PARAM_ROW // 2)
+        stored = to_bfloat16_stochastically(stepped, noise(key, second_key, start + element) & 0xFFFF)
+    else:
+        stored = to_storage(stepped, out, STORAGE)
     if ALIGNED:
         tl.store(tl.multiple_of(out + element, LINE), stored)
     else:
@@ -52,32 +60,103 @@ def step_elements(param, direction, out, first, length, scale, hyper, STORAGE: t
 
 
 @triton.jit
-def update_block(param, direction, out, scale, hyper, tile, length, STORAGE: tl.constexpr, BLOCK: tl.constexpr):
+def update_block(
+    param,
+    direction,
+    out,
+    scale,
+    lr,
+    hyper,
+    tile,
+    length,
+    start,
+    seed,
+    count,
+    STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """One update tile; param, direction and out are addresses in bytes, so that a hint binds the path it is proved on only."""
     first = tile * BLOCK
-    u = direction.to(tl.pointer_type(tl.float32))
+    p, u, to = storage_pointer(param, STORAGE), storage_pointer(direction, DIRECTION_STORAGE), storage_pointer(out, STORAGE)
+    rate, decay = tl.load(lr), tl.load(hyper + WEIGHT_DECAY)
     if (first + BLOCK <= length) & ((param | direction | out) % LINE == 0):
-        step_elements(storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, True)
+        step_elements(p, u, to, first, length, scale, rate, decay, start, seed, count, STORAGE, STOCHASTIC, BLOCK, True)
     else:
-        step_elements(storage_pointer(param, STORAGE), u, storage_pointer(out, STORAGE), first, length, scale, hyper, STORAGE, BLOCK, False)
+        step_elements(p, u, to, first, length, scale, rate, decay, start, seed, count, STORAGE, STOCHASTIC, BLOCK, False)
 
 
 @triton.jit
-def update_table(rows, update_tiles, hyper, direction, scales, STORAGE: tl.constexpr, BLOCK: tl.constexpr):
-    """Update phase of a group, one update tile per program; inactive tensors are left alone."""
+def update_table(
+    rows,
+    update_tiles,
+    hyper,
+    lr,
+    direction,
+    scales,
+    STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Update phase of a group, one update tile per program; inactive tensors are left alone. `lr` points to a float32 scalar."""
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(update_tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
     if tl.load(cells + ACTIVE) != 0:
         param = tl.load(cells + PARAM)
-        u = (direction + tl.load(cells + OFFSET)).to(tl.int64)
-        index = tile - tl.load(cells + FIRST_UPDATE_TILE)
-        update_block(param, u, param, tl.load(scales + row), hyper, index, tl.load(cells + LENGTH), STORAGE, BLOCK)
+        update_block(
+            param,
+            (direction + tl.load(cells + OFFSET)).to(tl.int64),
+            param,
+            tl.load(scales + row),
+            lr,
+            hyper,
+            tile - tl.load(cells + FIRST_UPDATE_TILE),
+            tl.load(cells + LENGTH),
+            tl.load(cells + START),
+            tl.load(cells + SEED),
+            tl.load(tl.load(cells + COUNT).to(tl.pointer_type(tl.int32))),
+            STORAGE,
+            DIRECTION_STORAGE,
+            STOCHASTIC,
+            BLOCK,
+        )
 
 
 @triton.jit
-def update_direct(param, direction, scales, hyper, param_out, length, STORAGE: tl.constexpr, BLOCK: tl.constexpr):
-    """Update phase of one leaf, one update tile per program; `param_out` may be `param`."""
-    tile = tl.program_id(0).to(tl.int64)
-    size = tl.full((), length, tl.int64)
-    update_block(param.to(tl.int64), direction.to(tl.int64), param_out.to(tl.int64), tl.load(scales), hyper, tile, size, STORAGE, BLOCK)
+def update_direct(
+    param,
+    direction,
+    scales,
+    hyper,
+    lr,
+    seed,
+    count,
+    param_out,
+    length,
+    start,
+    STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Update phase of one leaf, one update tile per program; `param_out` may be `param`. `seed` and `count` point to int32 scalars."""
+    update_block(
+        param.to(tl.int64),
+        direction.to(tl.int64),
+        param_out.to(tl.int64),
+        tl.load(scales),
+        lr,
+        hyper,
+        tl.program_id(0).to(tl.int64),
+        tl.full((), length, tl.int64),
+        tl.full((), start, tl.int64),
+        tl.load(seed),
+        tl.load(count),
+        STORAGE,
+        DIRECTION_STORAGE,
+        STOCHASTIC,
+        BLOCK,
+    )

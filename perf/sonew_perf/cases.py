@@ -53,15 +53,19 @@ class TimedCase:
         work: the call that is timed.
         optimizer: what `work` steps; None for a roof.
         settings: what distinguishes the case, for records.
+        pool_bytes: memory that the case keeps for itself beside the optimizer: a CUDA graph's private pool.
+        counted: whether its peak memory can be counted; on a CPU, what torch.compile allocates is not seen.
     """
 
     name: str
     work: Work
     optimizer: torch.optim.Optimizer | None
     settings: Mapping[str, str | int]
+    pool_bytes: int = 0
+    counted: bool = True
 
 
-def _tensors(workload: Workload, device: torch.device) -> list[torch.Tensor]:
+def fixed_tensors(workload: Workload, device: torch.device) -> list[torch.Tensor]:
     """Parameters with fixed gradients, the same numbers for every case."""
     generator = torch.Generator(device).manual_seed(0)
     params = [torch.randn(shape, device=device, generator=generator) for shape in workload.shapes]
@@ -76,7 +80,7 @@ def _adamw(params: Iterable[torch.Tensor], implementation: str) -> torch.optim.A
 
 def adamw_case(workload: Workload, device: torch.device, implementation: str) -> TimedCase:
     """AdamW of torch, "fused" or "foreach"."""
-    optimizer = _adamw(_tensors(workload, device), implementation)
+    optimizer = _adamw(fixed_tensors(workload, device), implementation)
     settings = {"optimizer": "AdamW", "implementation": implementation}
     return TimedCase(name=f"AdamW {implementation}", work=optimizer.step, optimizer=optimizer, settings=settings)
 
@@ -89,7 +93,7 @@ def copy_case(workload: Workload, device: torch.device) -> TimedCase:
 
 def sonew_case(workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto") -> TimedCase:
     """`SONew.step()` as users call it."""
-    optimizer = SONew(_tensors(workload, device), lr=LR, band=band, tuning=tuning, backend=backend)  # type: ignore[arg-type]  # SONew checks the name
+    optimizer = SONew(fixed_tensors(workload, device), lr=LR, band=band, tuning=tuning, backend=backend)  # type: ignore[arg-type]  # SONew checks the name
     name = f"reference, band {band}" if backend == "reference" else f"SONew band {band}{TUNING_NOTES[tuning]}"
     settings: dict[str, str | int] = {"optimizer": "SONew", "band": band, "backend": backend, "tuning": tuning}
     return TimedCase(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)

@@ -1,4 +1,4 @@
-"""`sonew-perf`: run the step benchmark, train the autoencoder."""
+"""`sonew-perf`: run the step benchmark, train the autoencoder, do everything that a GPU allows."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from sonew_autotune.settings import Exit
 from sonew_perf import report, runner, store, summary, training
 from sonew_perf.cases import cases, one_tensor, whole_model
 from sonew_perf.errors import DataError
+from sonew_perf.gpu import report as gpu_report
+from sonew_perf.gpu.plan import STAGES, make_plan
+from sonew_perf.gpu.run import BUDGET_S, GpuRun, Options, document, no_gpu, run_gpu
 from sonew_perf.idx import find_train_images, read_images
 from sonew_perf.machine import describe, headline
 
 EPILOG: Final = (
-    "Exit codes: 0 done, 2 wrong use or broken input, 3 could not judge (no device, or a method's optimum is missing or at the edge of "
-    "the grid), 130 interrupted (finished runs are kept in --output)."
+    "Exit codes: 0 done, 1 the correctness ladder failed (gpu), 2 wrong use or broken input, 3 could not judge (no device, or a "
+    "method's optimum is missing or at the edge of the grid), 130 interrupted (finished runs are kept in --output)."
 )
 BANDS: Final = [1, 4]
 TUNINGS: Final = ["on"]
 RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; an optimum at either end is not judged
 TRAINED_BANDS: Final = [1]
 METHODS: Final = list(training.METHODS)
+DEFAULT_METHODS: Final = ["sonew", training.BASELINE]
 
 app = typer.Typer(help="Measure SONew's step beside its peers, and what training with it gains.", epilog=EPILOG, no_args_is_help=True)
 
@@ -169,7 +173,7 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per method and learning rate.")] = 3,
     lr: Annotated[list[float], typer.Option(min=0, help="Learning rates of the grid; repeatable.")] = RATES,
     band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = TRAINED_BANDS,
-    method: Annotated[list[str], typer.Option(help="sonew or adamw; repeatable.", callback=_among(METHODS))] = METHODS,
+    method: Annotated[list[str], typer.Option(help="sonew, sonew-bf16-state or adamw; repeatable.", callback=_among(METHODS))] = DEFAULT_METHODS,
     batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1000,
     device: Device = "auto",
     as_json: Json = False,
@@ -203,3 +207,63 @@ def train(
         _print_training(runs, entries, curves, comparisons)
     if not all(comparison.judged for comparison in comparisons):
         raise typer.Exit(Exit.NOT_JUDGED)
+
+
+def _print_gpu_run(done: GpuRun) -> None:
+    console = Console()
+    for entry in done.record["entries"]:
+        if entry["result"].get("workload"):
+            console.print(gpu_report.speed_table(entry["unit"], entry["result"]))
+    console.print(gpu_report.target_table(done.rows, done.record["device"]["name"], done.warning))
+    if not done.record["complete"]:
+        _print_lines(console, ["Not everything is done: the same command goes on from here."])
+    _print_lines(console, [f"Record: {done.path}"])
+
+
+@app.command(epilog=EPILOG)
+def gpu(
+    *,
+    plan: Annotated[bool, typer.Option("--plan", help="List what would be done, and stop.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(STAGES)}; repeatable.", callback=_among(STAGES))] = None,
+    budget: Annotated[float, typer.Option(help="Seconds for this call; the next one goes on from there.")] = BUDGET_S,
+    out: Annotated[Path | None, typer.Option(help="The record; default: beside the work file in the user's state folder.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what earlier calls finished.")] = False,
+    as_json: Json = False,
+) -> None:
+    """On a machine with a GPU: check the kernels on it, tune every band, time everything beside its peers. Resumable.
+
+    Without a usable GPU it says so in one line. Exit code 1: the correctness ladder failed; a missed target is no failure.
+    """
+    with _exit_codes():
+        stages = tuple(stage for stage in STAGES if only is None or stage in only)
+        options = Options(stages=stages, budget_s=budget, out=out, fresh=fresh)
+        if plan:
+            _print_plan(stages, budget, as_json=as_json)
+            return
+        if (reason := no_gpu()) is not None:
+            typer.echo(f"No usable GPU, nothing is measured: {reason}", err=as_json)
+            if as_json:
+                typer.echo(store.document([]), nl=False)
+            return
+        try:
+            done = run_gpu(options, say=lambda line: typer.echo(line, err=True))
+        except KeyboardInterrupt:
+            typer.echo("interrupted; finished units are kept: the same command goes on from there", err=True)
+            raise typer.Exit(Exit.INTERRUPTED) from None
+    if as_json:
+        typer.echo(document(done.record), nl=False)
+    else:
+        _print_gpu_run(done)
+    if done.ladder_failed:
+        raise typer.Exit(Exit.CHECK_FAILED)
+
+
+def _print_plan(stages: tuple[str, ...], budget: float, *, as_json: bool) -> None:
+    units = make_plan(stages=stages)
+    if as_json:
+        entries = [{"unit": u.name, "stage": u.stage, "seconds": u.seconds, "elastic": u.elastic, "cases": list(u.cases)} for u in units]
+        typer.echo(store.document(entries), nl=False)
+        return
+    console = Console()
+    console.print(gpu_report.plan_table(units, budget))
+    _print_lines(console, gpu_report.plan_lines(units))

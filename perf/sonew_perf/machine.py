@@ -13,7 +13,8 @@ from sonew.torch import SONew
 from sonew_kernels.spec import source_hash
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Version of an installed package, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -29,7 +30,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": _version("triton"),
+        "triton": installed_version("triton"),
         "sonew": sonew.__version__,
     }
 

@@ -16,11 +16,12 @@ from sonew_perf.summary import Cell, Comparison, Curve
 MEBI = 2**20
 
 
-def _multiple(ratio: Mapping[str, float]) -> str:
+def multiple(ratio: Mapping[str, float]) -> str:
+    """A ratio with its interval."""
     return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
-def _table(headers: Sequence[str]) -> Table:
+def plain_table(headers: Sequence[str]) -> Table:
     """A table narrow enough for a terminal of 80 columns: the first column is text, the others are numbers."""
     table = Table(box=SIMPLE_HEAD, padding=0)
     for index, header in enumerate(headers):
@@ -28,7 +29,7 @@ def _table(headers: Sequence[str]) -> Table:
     return table
 
 
-def _titled(title: str, table: Table, notes: str = "") -> Group:
+def titled(title: str, table: Table, notes: str = "") -> Group:
     """The table under its title and above its notes, which a narrow table must not squeeze."""
     return Group(Text(title, style="bold"), table, *([Text(notes, style="dim")] if notes else []), Text())
 
@@ -60,20 +61,20 @@ def speed_table(entries: Sequence[Entry], headline: str) -> Group:
     )
     tensors = f" ({workload['tensors']} tensors)" if workload["tensors"] > 1 else ""
     title = f"One optimizer step: {workload['name']}{tensors}, {workload['elements']} {workload['dtype']} elements"
-    table = _table(("case", "ms", "spread", "x fused AdamW", "x copy", "B/elem", "MiB"))
+    table = plain_table(("case", "ms", "spread", "x fused AdamW", "x copy", "B/elem", "MiB"))
     for entry in entries:
         against, ours = entry["against"], entry["settings"].get("backend") == "auto"
         table.add_row(
             entry["case"],
             f"{entry['median_ms']:.2f}",
             f"{(entry['p80_ms'] - entry['p20_ms']) / entry['median_ms']:.0%}",
-            _multiple(against["AdamW fused"]),
+            multiple(against["AdamW fused"]),
             f"{against['copy']['median']:.2f}",
             f"{entry['state_bytes'] / workload['elements']:.1f}",
             "-" if entry["peak_bytes"] is None else f"{entry['peak_bytes'] / MEBI:.1f}",
             style="bold" if ours else None,
         )
-    return _titled(title, table, notes)
+    return titled(title, table, notes)
 
 
 def phase_table(entries: Sequence[Entry]) -> Group | None:
@@ -81,10 +82,10 @@ def phase_table(entries: Sequence[Entry]) -> Group | None:
     phased = [entry for entry in entries if entry["phases_ms"]]
     if not phased:
         return None
-    table = _table(("case", *phased[0]["phases_ms"]))
+    table = plain_table(("case", *phased[0]["phases_ms"]))
     for entry in phased:
         table.add_row(entry["case"], *(f"{value:.3f}" for value in entry["phases_ms"].values()))
-    return _titled("Phases, each timed on its own (median ms)", table)
+    return titled("Phases, each timed on its own (median ms)", table)
 
 
 def _loss(cell: Cell) -> str:
@@ -94,27 +95,30 @@ def _loss(cell: Cell) -> str:
 
 def grid_table(curves: Sequence[Curve], title: str) -> Group:
     """Loss per learning rate and method: mean and range over the seeds, each method's best in bold."""
-    table = _table(("lr", *(curve.label for curve in curves)))
+    table = plain_table(("lr", *(curve.label for curve in curves)))
     for row, cell in enumerate(curves[0].cells):
         cells = [curve.cells[row] for curve in curves]
         best = [c is curve.best and not curve.diverged for c, curve in zip(cells, curves, strict=True)]
         marked = [f"[bold]{_loss(c)}[/bold]" if bold else _loss(c) for c, bold in zip(cells, best, strict=True)]
         table.add_row(f"{cell.lr:.4g}", *marked)
-    return _titled(title, table, "Mean over the seeds (range); bold: the method's best.")
+    return titled(title, table, "Mean over the seeds (range); bold: the method's best.")
 
 
 def method_table(curves: Sequence[Curve], results: Mapping[str, Sequence[Entry]], headline: str) -> Group:
-    """Per method: best learning rate and whether it lies inside the grid, loss, time per step and the optimizer's part of it.
+    """Per method: best learning rate and whether it lies inside the grid, loss, time per step, the optimizer's part of it, fallback.
+
+    Fallback is the largest share of columns that fell back in a run's last step (`sonew_perf.fallback`).
 
     Args:
         curves: the methods.
         results: entries per method label.
         headline: the machine.
     """
-    table = _table(("method", "best lr", "optimum", "loss", "ms/step", "optimizer ms"))
+    table = plain_table(("method", "best lr", "optimum", "loss", "ms/step", "optimizer ms", "fallback"))
     for curve in curves:
         entries = results[curve.label]
         per_step, inside_step = (statistics.median(1000 * e[name] / e["steps"] for e in entries) for name in ("wall_s", "optimizer_s"))
+        shares = [e["fallback"] for e in entries if e.get("fallback") is not None]
         table.add_row(
             curve.label,
             "-" if curve.diverged else f"{curve.best.lr:.4g}",
@@ -122,8 +126,9 @@ def method_table(curves: Sequence[Curve], results: Mapping[str, Sequence[Entry]]
             "diverged" if curve.diverged else _loss(curve.best),
             f"{per_step:.1f}",
             f"{inside_step:.2f}",
+            f"{max(shares):.2%}" if shares else "-",
         )
-    return _titled("Best of each method", table, headline)
+    return titled("Best of each method", table, headline)
 
 
 def comparison_line(comparison: Comparison) -> str:

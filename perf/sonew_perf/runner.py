@@ -35,7 +35,18 @@ def _phases(case: TimedCase, device: torch.device) -> dict[str, float]:
     return {name: _digits(samples.median_ms) for name, samples in timed.items()}
 
 
-def _entry(case: TimedCase, samples: Mapping[str, Samples], device: torch.device) -> Entry:
+def case_entry(
+    case: TimedCase, samples: Mapping[str, Samples], device: torch.device, *, peers: Sequence[str] = PEERS, phases: bool = True
+) -> Entry:
+    """What a record says of one case.
+
+    Args:
+        case: the case.
+        samples: of every case of the run, by name.
+        device: where they ran.
+        peers: names of the cases it is a multiple of.
+        phases: whether the phases of a `SONew` are timed now, each on its own.
+    """
     own = samples[case.name]
     held = [case.optimizer] if case.optimizer is not None else []
     return {
@@ -46,10 +57,10 @@ def _entry(case: TimedCase, samples: Mapping[str, Samples], device: torch.device
         "median_ms": _digits(own.median_ms),
         "p20_ms": _digits(own.p20_ms),
         "p80_ms": _digits(own.p80_ms),
-        "against": {peer: _ratio(paired_ratio(own, samples[peer])) for peer in PEERS},
+        "against": {peer: _ratio(paired_ratio(own, samples[peer])) for peer in peers},
         "state_bytes": held_bytes(case.optimizer.state) if case.optimizer is not None else 0,
-        "peak_bytes": peak_bytes(case.work, *held, device=device.type) if held else None,
-        "phases_ms": _phases(case, device),
+        "peak_bytes": peak_bytes(case.work, *held, device=device.type) + case.pool_bytes if held and case.counted else None,
+        "phases_ms": _phases(case, device) if phases else {},
         "plans": describe_plans(case.optimizer),
     }
 
@@ -79,4 +90,4 @@ def measure(
         "load_before": load,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return [{**shared, **_entry(case, samples, device)} for case in all_cases]
+    return [{**shared, **case_entry(case, samples, device)} for case in all_cases]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from sonew.torch import SONew
 from sonew_perf import autoencoder
 from sonew_perf.errors import DataError
+from sonew_perf.fallback import fallback_share
 from sonew_perf.idx import ImageSet
 from sonew_perf.machine import describe, describe_plans
 from sonew_perf.store import Entry
@@ -24,8 +26,9 @@ LAST_STEPS: Final = 20  # a run's result is its mean loss over these
 HYPER: Final[Mapping[str, Any]] = {"betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.0}  # SONew's defaults, for every method
 
 
-def _sonew(params: Iterable[torch.Tensor], lr: float, band: int) -> torch.optim.Optimizer:
-    return SONew(params, lr=lr, betas=tuple(HYPER["betas"]), eps=HYPER["eps"], weight_decay=HYPER["weight_decay"], band=band)
+def _sonew(params: Iterable[torch.Tensor], lr: float, band: int, *, state: str = "float32") -> torch.optim.Optimizer:
+    settings = {"betas": tuple(HYPER["betas"]), "eps": HYPER["eps"], "weight_decay": HYPER["weight_decay"]}
+    return SONew(params, lr=lr, band=band, state_dtype=state, direction_dtype=state, **settings)
 
 
 def _adamw(params: Iterable[torch.Tensor], lr: float, _band: int) -> torch.optim.Optimizer:
@@ -44,6 +47,7 @@ class Method:
 
 METHODS: Final[Mapping[str, Method]] = {
     "sonew": Method("SONew", _sonew, has_band=True),
+    "sonew-bf16-state": Method("SONew, bf16 state,", partial(_sonew, state="bfloat16"), has_band=True),
     "adamw": Method("AdamW", _adamw, has_band=False),
 }
 BASELINE: Final = "adamw"
@@ -173,17 +177,22 @@ def train(run: Run, pixels: torch.Tensor, device: torch.device) -> Entry:
 
     Returns:
         The result's part of an entry: `loss` (mean of the last 20 steps, null when it is not finite), `losses` of every
-        step before that step's update, `wall_s`, `optimizer_s` (its share inside `step()`), `plans`, `date`.
+        step before that step's update, `wall_s`, `optimizer_s` (its share inside `step()`), `fallback` (of the last step, null
+        for other methods), `plans`, `date`.
     """
     model = autoencoder.build(run.seed, device)
     optimizer = METHODS[run.method].build(model.parameters(), run.lr, run.band)
-    clock, losses = StepClock(device), []
+    clock = StepClock(device)
+    losses: list[torch.Tensor] = []
+    fallback = None
     start = time.perf_counter()
     for chosen in batches(len(pixels), run.batch, run.steps, run.seed):
         batch = pixels[chosen.to(device)].to(torch.float32).div_(255)
         optimizer.zero_grad()
         value = autoencoder.loss(model, batch)
         value.backward()
+        if len(losses) == run.steps - 1 and isinstance(optimizer, SONew):
+            fallback = fallback_share(optimizer)
         with clock.span():
             optimizer.step()
         losses.append(value.detach())
@@ -195,6 +204,7 @@ def train(run: Run, pixels: torch.Tensor, device: torch.device) -> Entry:
         "losses": [_finite(value) for value in curve],
         "wall_s": round(wall, 4),
         "optimizer_s": round(clock.seconds(), 4),
+        "fallback": None if fallback is None else _finite(fallback),
         "plans": describe_plans(optimizer),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

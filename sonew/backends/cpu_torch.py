@@ -15,12 +15,11 @@ from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Stora
 
 KERNEL: Final = CPU.name
 ISAS: Final = ("avx512f", "avx2", "avx", "asimd")  # best first
-
-
-BUFFERS: Final = ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "direction", "partials", "scales")
+STATE_DTYPES: Final = ("float32", "bfloat16")
+BUFFERS: Final = ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "outer", "direction", "partials", "scales")
 NUMBERS: Final = (
-    *("tensors", "tile_count", "update_tile_count", "elements", "segment", "block"),
-    *("threads", "graft", "param_storage", "grad_storage"),
+    *("tensors", "tile_count", "update_tile_count", "elements", "segment", "block", "threads", "graft"),
+    *("param_storage", "grad_storage", "state_storage", "direction_storage", "stochastic"),
 )
 
 
@@ -39,8 +38,8 @@ def rejects(problem: Problem) -> str | None:
     for name in ("param_dtype", "grad_dtype"):
         if getattr(problem, name) not in STORAGE_BYTES:
             return f"{name}={getattr(problem, name)} is not one of {list(STORAGE_BYTES)}"
-    if problem.state_dtype != "float32":
-        return f"state_dtype={problem.state_dtype} is not float32"
+    if problem.state_dtype not in STATE_DTYPES:
+        return f"state_dtype={problem.state_dtype} is not one of {list(STATE_DTYPES)}"
     try:
         native_build.load_library(problem.band)
     except native_build.NativeBuildError as error:
@@ -73,7 +72,7 @@ class StepGroup:
     def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None) -> None:
         problem, config = plan.problem, plan.config.as_dict()
         tile, update_tile = CPU.tile(config, problem.band), CPU.update_tile(config, problem.band)
-        self.table = table = GroupTable(leaves, band=problem.band, tile=tile, update_tile=update_tile, direction=direction)
+        self.table = table = GroupTable(leaves, problem, tile=tile, update_tile=update_tile, direction=direction)
         self._group = _Group(
             **{name: getattr(table, name).data_ptr() for name in BUFFERS},
             tensors=len(leaves),
@@ -83,8 +82,7 @@ class StepGroup:
             segment=config["segment"],
             block=config["block"],
             threads=config["threads"],
-            param_storage=Storage[problem.param_dtype.upper()],
-            grad_storage=Storage[problem.grad_dtype.upper()],
+            **{f"{name}_storage": Storage[getattr(problem, f"{name}_dtype").upper()] for name in ("param", "grad", "state", "direction")},
         )
         self._follow_torch = config["threads"] == 0
         library, argument = native_build.load_library(problem.band), ctypes.byref(self._group)
@@ -98,6 +96,7 @@ class StepGroup:
         """Settings for the coming steps."""
         self.table.set_hyper(hyper)
         self._group.graft = Graft[hyper.graft.upper()]
+        self._group.stochastic = hyper.stochastic_rounding
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """This step's gradients; None leaves the tensor alone."""

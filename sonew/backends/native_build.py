@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 import sonew_kernels
-from sonew import paths
+from sonew import paths, rounding
 from sonew.errors import BackendUnavailableError
 from sonew_kernels.spec import CPU, CPU_FLAGS, Column, Graft, Slot, Storage, source_hash
 
@@ -41,12 +41,14 @@ class NativeBuildError(BackendUnavailableError):
 
 
 def definitions() -> tuple[str, ...]:
-    """The enumerations of `sonew_kernels.spec` as -D options: COLUMN_PARAM=0, ..., and the number of members COLUMNS, ..."""
+    """-D options: enumerations of `sonew_kernels.spec` (COLUMN_PARAM=0, ...), their sizes (COLUMNS, ...), constants of `sonew.rounding`."""
     options = []
     for enum in (Column, Slot, Graft, Storage):
         name = enum.__name__.upper()
         options += [f"-D{name}S={len(enum)}", *(f"-D{name}_{member.name}={member.value}" for member in enum)]
-    return tuple(options)
+    noise = {"MULTIPLIER0": rounding.MULTIPLIERS[0], "MULTIPLIER1": rounding.MULTIPLIERS[1], "STRIDE": rounding.STRIDE}
+    options += [f"-DNOISE_{name}={value}u" for name, value in noise.items()]
+    return (*options, f"-DNOISE_PARAM_ROW={rounding.PARAM_ROW}")
 
 
 def find_compiler() -> tuple[str, ...]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 
-from sonew.config import Hyper
+from sonew.config import Hyper, Problem
+from sonew.errors import CaptureError
 from sonew.reference import decay_numbers
-from sonew_kernels.spec import Column, Slot, border_record
+from sonew_kernels.spec import Column, Slot, border_record, outer_gradients
 
 ADDRESSES: Final = [Column.PARAM, Column.GRAD, Column.MOMENTUM, Column.STATS, Column.COUNT]
+NOWHERE: Final = (0,) * len(ADDRESSES)
 ALIGNMENT: Final = 32  # elements: every piece's direction starts on a 128-byte line
 
 
@@ -26,6 +30,7 @@ class Leaf:
         momentum, stats: its contiguous state.
         count: int32 scalar.
         chain: elements per chain, at least 1.
+        seed: of the tensor's stochastic rounding, an int32 (`sonew.rounding.tensor_seed`).
     """
 
     param: torch.Tensor
@@ -33,6 +38,7 @@ class Leaf:
     stats: torch.Tensor
     count: torch.Tensor
     chain: int
+    seed: int = 0
 
 
 def hyper_slots(hyper: Hyper) -> list[float]:
@@ -61,54 +67,96 @@ def _tile_map(lengths: Sequence[int], tile: int) -> tuple[np.ndarray, np.ndarray
     return np.repeat(np.arange(len(lengths), dtype=np.int32), tiles), first[:-1].astype(np.int64)
 
 
+def _strided(tensor: torch.Tensor) -> bool:
+    """Whether the tensor's memory is not its elements in logical order; a negated view shares its base's address."""
+    return not tensor.is_contiguous() or tensor.is_neg()
+
+
+def _write(cells: np.ndarray, addresses: Sequence[tuple[int, ...]]) -> None:
+    """Fill in where each row's tensor lies; `NOWHERE` marks one that is left alone."""
+    cells[:, Column.ACTIVE] = [row is not NOWHERE for row in addresses]
+    cells[:, ADDRESSES] = addresses
+
+
 def direction_elements(lengths: Sequence[int]) -> int:
     """Elements of the direction buffer that a group of these lengths needs."""
     return sum(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths)
 
 
-class Upload:
-    """Brings a small host array to its device tensor without waiting for the device.
+def pinned_slot(target: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
+    """Pinned memory of the target's shape and type, and the event that says when its last copy is done."""
+    return torch.empty(target.shape, dtype=target.dtype, pin_memory=True), torch.cuda.Event()
 
-    Each slot of pinned memory is written again only once its last copy is done, which by then it long is.
+
+class Upload:
+    """Brings a small host array to its device tensor; the host goes on at once.
+
+    Slots of pinned memory take turns. A slot is written again only once its last copy is done: where the oldest is still in
+    flight, because the host runs far ahead of the device, one more joins. Only with `LIMIT` slots in flight the host waits.
 
     Args:
         target: where the values go, on a GPU.
+        slot: makes a slot for the target.
     """
 
     SLOTS: Final = 3
+    LIMIT: Final = 64
 
-    def __init__(self, target: torch.Tensor) -> None:
+    def __init__(self, target: torch.Tensor, slot: Callable[[torch.Tensor], tuple[torch.Tensor, torch.cuda.Event]] = pinned_slot) -> None:
         self._target = target
-        self._slots = [self._slot(target) for _ in range(self.SLOTS)]
-        self._sent = 0
-
-    @staticmethod
-    def _slot(target: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
-        return torch.empty(target.shape, dtype=target.dtype, pin_memory=True), torch.cuda.Event()
+        self._make = slot
+        self._slots = deque(slot(target) for _ in range(self.SLOTS))  # oldest copy first
 
     def send(self, host: torch.Tensor) -> None:
         """Copy in stream order; `host` may change as soon as this returns."""
-        buffer, done = self._slots[self._sent % self.SLOTS]
-        self._sent += 1
-        done.synchronize()
+        oldest = self._slots[0][1]
+        if not oldest.query():
+            if len(self._slots) < self.LIMIT:
+                self._slots.appendleft(self._make(self._target))
+            else:
+                oldest.synchronize()
+        buffer, done = self._slots[0]
+        self._slots.rotate(-1)
         buffer.copy_(host)
         self._target.copy_(buffer, non_blocking=True)
         done.record(torch.cuda.current_stream(self._target.device))
 
 
+@dataclass(frozen=True, slots=True)
+class _CaptureRows:
+    """The table of one capture. Every replay uploads `host` to `rows` again, so nobody writes it once the capture is over.
+
+    Attributes:
+        host: pinned where the device is a GPU. cells: the same memory, as numpy sees it.
+        rows: on the device.
+    """
+
+    host: torch.Tensor
+    cells: np.ndarray
+    rows: torch.Tensor
+
+
 class GroupTable:
     """The table of one launch group and its buffers, made once per plan; `bind` refreshes what moves between steps.
 
+    A CUDA graph has a table of its own (`capture`), because gradients lie elsewhere in its memory than in eager steps, and shares
+    the other buffers.
+
     Attributes (n tensors, t tiles, v update tiles):
-        rows: int64 (n, len(Column)) on the group's device.
+        rows: int64 (n, len(Column)) on the group's device, as the next launches read it.
         tiles, update_tiles: int32 (t,), (v,), the tensor index of each tile.
-        hyper: float32 (len(Slot),). corrections: float32 (n, 2), 1 - beta1^count and 1 - beta2^count.
-        edges: float32 (t + n, band + 3, 2 band), the border records.
-        direction: float32, at least `direction_elements(lengths)`.
+        hyper: float32 (len(Slot),). lr: float32, one element, the step size that the update reads: a view of `hyper`, or the user's
+            tensor. corrections: float32 (n, 2), 1 - beta1^count and 1 - beta2^count.
+        edges: (t + n, band + 2, 2 band) in the state's type, the border records.
+        outer: float32 (n, 2, band), the gradients beyond each piece's ends.
+        direction: float32 or bfloat16, at least `direction_elements(lengths)`.
         partials: float64 (t, 2), sums of u^2 and a^2 per tile. scales: float32 (n,), the square root of |a| / |u|.
     """
 
-    def __init__(self, leaves: Sequence[Leaf], *, band: int, tile: int, update_tile: int, direction: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, leaves: Sequence[Leaf], problem: Problem, *, tile: int, update_tile: int, direction: torch.Tensor | None = None
+    ) -> None:
+        band, direction_dtype = problem.band, getattr(torch, problem.direction_dtype)
         self.leaves = tuple(leaves)
         self.device = leaves[0].param.device
         lengths = [leaf.param.numel() for leaf in leaves]
@@ -122,6 +170,7 @@ class GroupTable:
             (Column.LENGTH, lengths),
             (Column.TOTAL, lengths),
             (Column.CHAIN, [leaf.chain for leaf in leaves]),
+            (Column.SEED, [leaf.seed for leaf in leaves]),
             (Column.OFFSET, np.concatenate(([0], np.cumsum(padded)))[:-1]),
             (Column.FIRST_TILE, first),
             (Column.FIRST_UPDATE_TILE, first_update),
@@ -134,48 +183,106 @@ class GroupTable:
         self.update_tiles = torch.from_numpy(update_tiles).to(self.device)
         self.hyper = torch.zeros(len(Slot), dtype=torch.float32, device=self.device)
         self.corrections = torch.zeros((len(leaves), 2), dtype=torch.float32, device=self.device)
-        self.edges = torch.zeros((len(tiles) + len(leaves), *border_record(band)), dtype=torch.float32, device=self.device)
+        self.edges = torch.zeros((len(tiles) + len(leaves), *border_record(band)), dtype=leaves[0].stats.dtype, device=self.device)
+        self.outer = torch.zeros((len(leaves), *outer_gradients(band)), dtype=torch.float32, device=self.device)
         needed = max(1, sum(padded))
-        self.direction = torch.zeros(needed, dtype=torch.float32, device=self.device) if direction is None else direction[:needed]
+        self.direction = torch.zeros(needed, dtype=direction_dtype, device=self.device) if direction is None else direction[:needed]
         self.partials = torch.zeros((len(tiles), 2), dtype=torch.float64, device=self.device)
         self.scales = torch.zeros(len(leaves), dtype=torch.float32, device=self.device)
 
         self._send_rows = None if on_host else Upload(self.rows)
         self._send_hyper = self.hyper.copy_ if on_host else Upload(self.hyper).send
         self._hyper: Hyper | None = None
-        self._bound: list[tuple[int, ...] | None] = [()] * len(leaves)
+        self._held_lr = self.lr = self.hyper[Slot.LR]
+        self._bound: list[tuple[int, ...]] = []
         self._grads: dict[int, torch.Tensor] = {}
         self._params: dict[int, torch.Tensor] = {}
+        self._spare: _CaptureRows | None = None
+        self._captured: list[tuple[_CaptureRows, list[torch.Tensor]]] = []
 
-    def set_hyper(self, hyper: Hyper) -> None:
-        """Bring the per-step numbers to the device, only when they changed."""
+    def set_hyper(self, hyper: Hyper, lr: torch.Tensor | None = None) -> None:
+        """Bring the per-step numbers to the device, only when they changed.
+
+        Args:
+            hyper: the settings.
+            lr: stands in for `hyper.lr`: float32, one element, on the group's device. Every step reads it where it lies.
+        """
+        self.lr = self._held_lr if lr is None else lr
         if hyper != self._hyper:
             self._send_hyper(torch.tensor(hyper_slots(hyper), dtype=torch.float32))
             self._hyper = hyper
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""
-        changed = False
-        for i, (leaf, grad) in enumerate(zip(self.leaves, grads, strict=True)):
-            addresses = None if grad is None else self._addresses(i, leaf, grad)
-            if addresses != self._bound[i]:
-                self._bound[i] = addresses
-                self._cells[i, Column.ACTIVE] = addresses is not None
-                if addresses is not None:
-                    self._cells[i, ADDRESSES] = addresses
-                changed = True
-        if changed and self._send_rows is not None:
-            self._send_rows.send(self._host)
+        bound = self._addresses(grads)
+        if bound != self._bound:
+            self._bound = bound
+            _write(self._cells, bound)
+            if self._send_rows is not None:
+                self._send_rows.send(self._host)
 
-    def _addresses(self, i: int, leaf: Leaf, grad: torch.Tensor) -> tuple[int, ...]:
-        """Where the tensors lie now, in the order of `ADDRESSES`: storage can move under a tensor that stays the same."""
-        param = self._stage(self._params, i, leaf.param)
-        return param, self._stage(self._grads, i, grad), leaf.momentum.data_ptr(), leaf.stats.data_ptr(), leaf.count.data_ptr()
+    def prepare_capture(self) -> None:
+        """Allocate the table of the next capture, where there is none yet: while it runs nothing may be allocated or pinned."""
+        if self._spare is None:
+            host = torch.empty_like(self._host, pin_memory=self.device.type == "cuda")
+            self._spare = _CaptureRows(host, host.numpy(), torch.empty_like(self.rows))
+
+    def capture_problem(self, hyper: Hyper, lr: torch.Tensor | None, grads: Sequence[torch.Tensor | None]) -> str | None:
+        """Why a step with these settings and gradients cannot be captured now, with the fix, or None."""
+        if hyper != self._hyper or self.lr is not (self._held_lr if lr is None else lr):
+            return "settings changed that the device has not got yet: call push_settings() or take one eager step before the capture"
+        if self._spare is None:
+            return "no table is ready, as every capture keeps one: take one eager step with capturable=True before each capture"
+        for i, (leaf, grad) in enumerate(zip(self.leaves, grads, strict=True)):
+            staged = [] if grad is None else [(leaf.param, self._params), (grad, self._grads)]
+            if any(_strided(tensor) and i not in copies for tensor, copies in staged):
+                shape = tuple(leaf.param.shape)
+                return f"a strided tensor of shape {shape} has no contiguous copy yet: take one eager step with these strides"
+        return None
+
+    @contextmanager
+    def capture(self, grads: Sequence[torch.Tensor | None]) -> Iterator[None]:
+        """Bind gradients to a table of their own for the launches inside, which a CUDA graph records; eager steps keep theirs.
+
+        The graph uploads its table itself. What it reads stays allocated as long as this object.
+
+        Raises:
+            CaptureError: no table is ready.
+        """
+        spare, self._spare = self._spare, None
+        if spare is None:
+            msg = "prepare_capture() must be called before each capture"
+            raise CaptureError(msg)
+        spare.cells[:] = self._cells
+        _write(spare.cells, self._addresses(grads))
+        spare.rows.copy_(spare.host, non_blocking=True)
+        self._captured.append((spare, [self.lr, *self._params.values(), *self._grads.values()]))
+        eager = self.rows, self._cells
+        self.rows, self._cells = spare.rows, spare.cells
+        try:
+            yield
+        finally:
+            self.rows, self._cells = eager
+
+    def _addresses(self, grads: Sequence[torch.Tensor | None]) -> list[tuple[int, ...]]:
+        """Where each tensor lies now, in the order of `ADDRESSES`, zeros without a gradient: storage can move under the same tensor."""
+        return [
+            NOWHERE
+            if grad is None
+            else (
+                self._stage(self._params, i, leaf.param),
+                self._stage(self._grads, i, grad),
+                leaf.momentum.data_ptr(),
+                leaf.stats.data_ptr(),
+                leaf.count.data_ptr(),
+            )
+            for i, (leaf, grad) in enumerate(zip(self.leaves, grads, strict=True))
+        ]
 
     @staticmethod
     def _stage(staged: dict[int, torch.Tensor], i: int, tensor: torch.Tensor) -> int:
         """Address of the tensor in logical order, through a contiguous copy kept for the next step where it is strided."""
-        if tensor.is_contiguous() and not tensor.is_neg():  # a negated view shares its base's address
+        if not _strided(tensor):
             staged.pop(i, None)
             return tensor.data_ptr()
         if i not in staged:

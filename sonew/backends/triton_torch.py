@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -54,10 +55,10 @@ def rejects(problem: Problem) -> str | None:
     for name in ("param_dtype", "grad_dtype"):
         if getattr(problem, name) not in STORAGE_BYTES:
             return f"{name}={getattr(problem, name)} is not one of {list(STORAGE_BYTES)}"
-    if problem.state_dtype != "float32":
-        return f"state_dtype={problem.state_dtype} is not float32"
+    if problem.state_dtype not in ("float32", "bfloat16"):
+        return f"state_dtype={problem.state_dtype} is not float32 or bfloat16"
     if problem.band not in SUPPORTED_BANDS:
-        return f"band={problem.band} is not in {SUPPORTED_BANDS[0]}..{SUPPORTED_BANDS[-1]}"
+        return f"band={problem.band} is not one of {list(SUPPORTED_BANDS)}"
     if problem.device not in ("cpu", "cuda"):
         return f"device={problem.device} is not a GPU that Triton serves"
     if importlib.util.find_spec("triton") is None:
@@ -84,17 +85,18 @@ class StepGroup:
     """Steps a group of tensors on one device in four launches; phases as in `sonew.dispatch.StepGroup`.
 
     Args:
-        leaves: the tensors with their state, float32 and contiguous, all on one device.
+        leaves: the tensors with their state, of the plan's type and contiguous, all on one device.
         plan: its `config` is a point of `sonew_kernels.spec.TRITON`.
-        direction: scratch for the direction, float32, at least `direction_elements(lengths)`; made here where None.
+        direction: scratch for the direction, of the plan's type, at least `direction_elements(lengths)`; made here where None.
     """
 
     def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None) -> None:
         config, band, spec = plan.config.as_dict(), plan.problem.band, SPECS[KERNEL]
         tile, update_tile = spec.tile(config, band), spec.update_tile(config, band)
-        self.table = GroupTable(leaves, band=band, tile=tile, update_tile=update_tile, direction=direction)
+        self.table = GroupTable(leaves, plan.problem, tile=tile, update_tile=update_tile, direction=direction)
         self._kernels = _kernels()
-        self._graft = Graft.NONE
+        self._graft, self._stochastic = Graft.NONE, False
+        self._launched: tuple[Graft, bool, torch.Tensor] | None = None  # what the last step's kernels were compiled for
         launches = triton_launches(config, band)
         programs = {
             "prologue": -(-len(self.table.tiles) // launches["prologue"].unit),
@@ -103,9 +105,12 @@ class StepGroup:
             "update": len(self.table.update_tiles),
         }
         chained = any(leaf.chain < leaf.param.numel() for leaf in leaves)
+        stored = {name: int(Storage[getattr(plan.problem, f"{name}_dtype").upper()]) for name in ("param", "grad", "state", "direction")}
+        state, scratch = {"STATE_STORAGE": stored["state"]}, {"DIRECTION_STORAGE": stored["direction"]}
         extra = {
-            "direction": {"CHAINED": chained, "PIECES": False, "GRAD_STORAGE": int(Storage[plan.problem.grad_dtype.upper()])},
-            "update": {"STORAGE": int(Storage[plan.problem.param_dtype.upper()])},
+            "prologue": state,
+            "direction": {"CHAINED": chained, "PIECES": False, "GRAD_STORAGE": stored["grad"], **state, **scratch},
+            "update": {"STORAGE": stored["param"], **scratch},
         }
         self._grids = {name: (count,) for name, count in programs.items()}
         self._options: dict[str, dict[str, Any]] = {
@@ -115,14 +120,34 @@ class StepGroup:
         on_gpu = self.table.device.type == "cuda"
         self._device: AbstractContextManager[object] = torch.cuda.device(self.table.device) if on_gpu else nullcontext()
 
-    def set_hyper(self, hyper: Hyper) -> None:
-        """Settings for the coming steps; only another graft means another compiled kernel."""
-        self.table.set_hyper(hyper)
-        self._graft = Graft[hyper.graft.upper()]
+    def set_hyper(self, hyper: Hyper, lr: torch.Tensor | None = None) -> None:
+        """Settings for the coming steps; only another choice means another compiled kernel. `lr`: see `GroupTable.set_hyper`."""
+        self.table.set_hyper(hyper, lr)
+        self._graft, self._stochastic = Graft[hyper.graft.upper()], hyper.stochastic_rounding
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """This step's gradients; None leaves the tensor alone."""
         self.table.bind(grads)
+
+    def prepare_capture(self) -> None:
+        """Allocate what the next capture needs; outside captures only."""
+        self.table.prepare_capture()
+
+    def capture_problem(self, hyper: Hyper, lr: torch.Tensor | None, grads: Sequence[torch.Tensor | None]) -> str | None:
+        """Why a step with these settings and gradients cannot be captured now, with the fix, or None."""
+        device = self.table.device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            return f"its tensors are on {device}, the capture is not: enter torch.cuda.device({device.index}) before it"
+        if reason := self.table.capture_problem(hyper, lr, grads):
+            return reason
+        now = (self._graft, self._stochastic, self.table.lr)
+        if self._launched is None or not all(map(operator.is_, self._launched, now)):
+            return "its kernels have not run with these settings yet, and a capture cannot compile or load them: take one eager step first"
+        return None
+
+    def capture(self, grads: Sequence[torch.Tensor | None]) -> AbstractContextManager[None]:
+        """In place of `bind`, around the phases: what is launched inside may be recorded by a CUDA graph."""
+        return self.table.capture(grads)
 
     def _launch(self, name: str, *arguments: torch.Tensor | int, **constants: int) -> None:
         with self._device:
@@ -136,7 +161,8 @@ class StepGroup:
     def direction(self) -> None:
         """Advance the state and form each tensor's direction and partial norms."""
         t = self.table
-        self._launch("direction", t.rows, t.tiles, t.hyper, t.corrections, t.edges, t.direction, t.partials, GRAFT=int(self._graft))
+        buffers = (t.hyper, t.corrections, t.edges, t.outer, t.direction, t.partials)
+        self._launch("direction", t.rows, t.tiles, *buffers, GRAFT=int(self._graft))
 
     def norms(self) -> None:
         """Reduce the partial norms to each tensor's scale."""
@@ -146,5 +172,6 @@ class StepGroup:
     def update(self) -> None:
         """Step the parameters."""
         t = self.table
-        self._launch("update", t.rows, t.update_tiles, t.hyper, t.direction, t.scales)
+        self._launch("update", t.rows, t.update_tiles, t.hyper, t.lr, t.direction, t.scales, STOCHASTIC=self._stochastic)
+        self._launched = self._graft, self._stochastic, t.lr
         t.unstage()

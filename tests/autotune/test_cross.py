@@ -18,7 +18,7 @@ from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import Case
 from sonew_autotune.resources import Resources
 from sonew_autotune.space import build_space
-from sonew_autotune.static import Compiled
+from sonew_autotune.static import ALL_FLOAT32, Compiled
 from sonew_kernels.spec import SPECS, source_hash
 
 TARGET = "cuda:90"
@@ -123,7 +123,7 @@ def test_a_failing_kernel_takes_its_candidates_out_and_no_more(tmp_path: Path, m
 
 
 def test_compiling_runs_in_processes_and_reports_each() -> None:
-    default, dtypes = SPECS["triton"].default(1), ("float32", "float32")
+    default, dtypes = SPECS["triton"].default(1), ALL_FLOAT32
     requests = [
         CompileRequest(kernel="update", config={**default, **change}, band=1, target=TARGET, dtypes=dtypes)
         for change in ({"update_block": 256}, {"update_block": 512}, {"update_block": 3})

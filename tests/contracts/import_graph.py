@@ -50,7 +50,13 @@ LAYERS: Final = (
         frameworks=1,
     ),
     Layer(name="dispatch", prefixes=("sonew.dispatch",), below=("specs", "kernels", "core"), frameworks=0),
-    Layer(name="torch surface", prefixes=("sonew.torch", "sonew.torch_groups"), below=_SURFACE_BELOW, third_party=("torch",), frameworks=1),
+    Layer(
+        name="torch surface",
+        prefixes=("sonew.torch", "sonew.torch_capture", "sonew.torch_groups", "sonew.torch_settings"),
+        below=_SURFACE_BELOW,
+        third_party=("torch",),
+        frameworks=1,
+    ),
     Layer(name="jax surface", prefixes=("sonew.jax",), below=_SURFACE_BELOW, third_party=("jax", "optax"), frameworks=1),
     Layer(
         name="autotune",

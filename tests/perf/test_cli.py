@@ -60,7 +60,7 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
         (("run", "--rounds", "6"), "7"),
         (("run", "--size", "0"), "1"),
         (("run", "--tuning", "maybe"), "'maybe' is not one of ['on', 'off', 'pinned']"),
-        (("run", "--model", "gpt9"), "'gpt9' is not one of ['mnist-autoencoder', 'gpt2-small']"),
+        (("run", "--model", "gpt9"), "'gpt9' is not one of ['mnist-autoencoder', 'gpt2-small', 'llama-1b']"),
         (("run", "--device", "abacus"), "'abacus' is not one of ['auto', 'cpu', 'cuda']"),
         (("train",), "neither --data nor SONEW_DATA is set"),
         (("train", "--data", "nowhere"), "nowhere is not a folder"),

@@ -76,16 +76,17 @@ def test_the_grid_shows_mean_and_range_and_the_methods_best() -> None:
 
 def test_the_methods_table_tells_an_optimum_at_the_edge_and_the_optimizers_share() -> None:
     entries = [{"steps": 100, "wall_s": 10.0, "optimizer_s": 0.5}]
-    lines = [line.split() for line in _text(report.method_table(CURVES, {"SONew band 1": entries, "AdamW": entries}, MACHINE))]
-    assert ["SONew", "band", "1", "0.003", "inside", "71.00", "(70.00", "to", "72.00)", "100.0", "5.00"] in lines
-    assert ["AdamW", "0.009", "at", "edge", "100.00", "100.0", "5.00"] in lines
+    ours = [{**entries[0], "fallback": share} for share in (0.01, 0.0225, None)]
+    lines = [line.split() for line in _text(report.method_table(CURVES, {"SONew band 1": ours, "AdamW": entries}, MACHINE), width=100)]
+    assert ["SONew", "band", "1", "0.003", "inside", "71.00", "(70.00", "to", "72.00)", "100.0", "5.00", "2.25%"] in lines
+    assert ["AdamW", "0.009", "at", "edge", "100.00", "100.0", "5.00", "-"] in lines
 
 
 def test_a_method_that_diverged_everywhere_has_no_best_rate() -> None:
     lost = Curve("AdamW", "adamw", (Cell(1e-3, (float("inf"),)), Cell(3e-3, (float("inf"),))))
     entries = [{"steps": 100, "wall_s": 10.0, "optimizer_s": 0.5}]
-    lines = [line.split() for line in _text(report.method_table([lost], {"AdamW": entries}, MACHINE))]
-    assert ["AdamW", "-", "none", "diverged", "100.0", "5.00"] in lines
+    lines = [line.split() for line in _text(report.method_table([lost], {"AdamW": entries}, MACHINE), width=100)]
+    assert ["AdamW", "-", "none", "diverged", "100.0", "5.00", "-"] in lines
 
 
 def test_a_comparison_says_how_far_and_whether_it_was_judged() -> None:

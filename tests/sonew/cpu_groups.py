@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from sonew import reference
+from sonew.backends import reference_torch
 from sonew.backends.cpu_torch import StepGroup
 from sonew.backends.table import Leaf, direction_elements
 from sonew.config import Hyper, LaunchConfig, Plan, Problem, chain_length
+from sonew.rounding import tensor_seed
 from tests.strategies import history
 
 SENTINEL: Final = -777.0
@@ -42,17 +44,27 @@ def past_state(grads: np.ndarray, hyper: Hyper) -> tuple[np.ndarray, np.ndarray]
     return grads.mean(0) * (1 - hyper.beta1**steps), np.stack(products) * (1 - hyper.beta2**steps)
 
 
+def run_step(stepper: StepGroup | reference_torch.StepGroup, grads: Sequence[torch.Tensor | None]) -> None:
+    """Bind and all four phases."""
+    stepper.bind(grads)
+    for phase in (stepper.prologue, stepper.direction, stepper.norms, stepper.update):
+        phase()
+
+
 @dataclass
 class Group:
     """Flat tensors of the given sizes with a past of their own, one step group over them, and the reference's view of it.
 
-    `grads` are the coming step's. `config` changes SMALL. The present state is float32.
+    `grads` are the coming step's. `config` changes SMALL. `dtype` is that of parameters and gradients, `state` that of the
+    state, `scratch` that of the direction.
     """
 
     sizes: Sequence[int]
     hyper: Hyper
     config: dict[str, int] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
+    state: torch.dtype = torch.float32
+    scratch: torch.dtype = torch.float32
     seed: int = 0
     leaves: list[Leaf] = field(init=False)
     grads: list[torch.Tensor | None] = field(init=False)
@@ -67,22 +79,26 @@ class Group:
             param = np.random.default_rng(self.seed + i).standard_normal(size)
             count = torch.tensor(len(grads) - 1, dtype=torch.int32)
             chain = chain_length(self.hyper.chain, (size,))
-            self.leaves.append(Leaf(guarded(param, self.dtype), guarded(momentum), guarded(stats), count, chain))
+            state = guarded(momentum, self.state), guarded(stats, self.state)
+            self.leaves.append(Leaf(guarded(param, self.dtype), *state, count, chain, tensor_seed(self.seed, i)))
             self.grads.append(guarded(grads[-1], self.dtype))
         self.stepper = self.make_stepper()
 
     def make_stepper(self) -> StepGroup:
         """A step group with every buffer it is to fill set to NaN."""
-        stored = str(self.dtype).removeprefix("torch.")
-        total, median = sum(self.sizes), max(self.sizes)
-        problem = Problem(device="cpu", band=self.hyper.band, param_dtype=stored, grad_dtype=stored, total=total, median=median)
-        plan = Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL | self.config), provenance="test")
-        stepper = StepGroup(self.leaves, plan)
+        stepper = StepGroup(self.leaves, self.plan())
         table = stepper.table
-        for buffer in (table.corrections, table.edges, table.direction, table.partials, table.scales):
+        for buffer in (table.corrections, table.edges, table.outer, table.direction, table.partials, table.scales):
             buffer.fill_(float("nan"))
         stepper.set_hyper(self.hyper)
         return stepper
+
+    def plan(self) -> Plan:
+        """Of the group's own configuration."""
+        dtypes = {"param": self.dtype, "grad": self.dtype, "state": self.state, "direction": self.scratch}
+        names: dict[str, Any] = {f"{role}_dtype": str(dtype).removeprefix("torch.") for role, dtype in dtypes.items()}
+        problem = Problem(device="cpu", band=self.hyper.band, total=sum(self.sizes), median=max(self.sizes), **names)
+        return Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL | self.config), provenance="test")
 
     def direction(self, i: int) -> torch.Tensor:
         """Tensor i's part of the direction buffer."""
@@ -100,9 +116,7 @@ class Group:
 
     def run(self) -> None:
         """Bind and all four phases."""
-        self.stepper.bind(self.grads)
-        for phase in (self.stepper.prologue, self.stepper.direction, self.stepper.norms, self.stepper.update):
-            phase()
+        run_step(self.stepper, self.grads)
 
     def intact(self) -> bool:
         """Whether no sentinel around any tensor was written."""

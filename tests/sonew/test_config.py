@@ -31,6 +31,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "gamma": 0.0,
         "graft": "adam",
         "chain": "tensor",
+        "stochastic_rounding": False,
     }
 
 

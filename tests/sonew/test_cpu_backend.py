@@ -35,6 +35,8 @@ STORE_ROWS = {torch.float32: "float32", torch.bfloat16: "bfloat16 store", torch.
         (4, 100, "adam", torch.float32),
         (8, "tensor", "rmsprop", torch.float32),
         (8, 1000, "sgd", torch.bfloat16),
+        (16, "tensor", "adam", torch.float32),
+        (16, 40, "none", torch.float16),
         *(pytest.param(band, chain, "adam", torch.float32, marks=pytest.mark.full) for band in (3, 5, 6, 7) for chain in ("tensor", 11)),
     ],
 )
@@ -59,13 +61,25 @@ def test_a_step_follows_the_reference(band: int, chain: Chain, graft: GraftName,
     assert group.intact()
 
 
-@pytest.mark.parametrize(("band", "chain", "dtype"), [(0, "tensor", torch.float32), (1, 37, torch.bfloat16), (4, "tensor", torch.float32)])
-def test_bits_depend_on_no_configuration(band: int, chain: Chain, dtype: torch.dtype) -> None:
-    """Direction, state and (ungrafted) parameters after two steps, over blocks, segments and threads."""
-    hyper = Hyper(band=band, chain=chain, graft="none", lr=0.1)
+@pytest.mark.parametrize(
+    ("band", "chain", "dtype", "state"),
+    [
+        (0, "tensor", torch.float32, torch.float32),
+        (1, 37, torch.bfloat16, torch.float32),
+        (4, "tensor", torch.float32, torch.float32),
+        (0, "tensor", torch.float32, torch.bfloat16),
+        (3, 100, torch.bfloat16, torch.bfloat16),
+        (16, "tensor", torch.float32, torch.float32),
+        (16, 100, torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_bits_depend_on_no_configuration(band: int, chain: Chain, dtype: torch.dtype, state: torch.dtype) -> None:
+    """Direction, state and (ungrafted) parameters after two steps, over blocks, segments and threads; with all noise where bfloat16."""
+    hyper = Hyper(band=band, chain=chain, graft="none", lr=0.1, stochastic_rounding=True)
     results = []
     for segment, block, threads in ((4096, 256, 1), (4096, 2048, 2), (16384, 512, 3), (65536, 1024, 2), (262144, 2048, 0)):
-        group = Group((40961, 5, 8 * SEGMENT), hyper, {"segment": segment, "block": block, "threads": threads}, dtype)
+        config = {"segment": segment, "block": block, "threads": threads}
+        group = Group((40961, 5, 8 * SEGMENT), hyper, config, dtype, state, scratch=state)
         group.run()
         group.run()
         tensors = [t for leaf in group.leaves for t in (leaf.param, leaf.momentum, leaf.stats)]
@@ -77,46 +91,59 @@ def test_bits_depend_on_no_configuration(band: int, chain: Chain, dtype: torch.d
 
 def stepper_of(leaf: Leaf, band: int) -> cpu_torch.StepGroup:
     """A step group over one tensor."""
-    problem = Problem(device="cpu", band=band, total=leaf.param.numel(), median=leaf.param.numel())
+    size, state = leaf.param.numel(), str(leaf.stats.dtype).removeprefix("torch.")
+    problem = Problem(device="cpu", band=band, state_dtype=state, total=size, median=size)
     return cpu_torch.StepGroup([leaf], Plan(problem=problem, backend="cpu", config=LaunchConfig.of("cpu", SMALL), provenance="test"))
 
 
-def fill_outer_records(edges: torch.Tensor, fields: torch.Tensor, *, start: int, end: int, band: int) -> None:
-    """What a neighbour would send: the 2 * band elements around each end of the piece; fields (band + 3, total)."""
-    for record, border in ((edges[0], start), (edges[-1], end)):
+def fill_from_neighbours(table: GroupTable, state: torch.Tensor, grad: torch.Tensor, *, start: int, end: int, band: int) -> None:
+    """What neighbours would send: the old state around each end of the piece, the gradients beyond it; state (band + 2, total)."""
+    for record, border in ((table.edges[0], start), (table.edges[-1], end)):
         near = torch.arange(border - band, border + band)
-        inside = (near >= 0) & (near < fields.shape[1])
-        record[:, inside] = fields[:, near[inside]]
+        inside = (near >= 0) & (near < grad.numel())
+        record[:, inside] = state[:, near[inside]]
+    for row, first in ((table.outer[0, 0], start - band), (table.outer[0, 1], end)):
+        near = torch.arange(first, first + band)
+        inside = (near >= 0) & (near < grad.numel())
+        row[inside] = grad[near[inside]]
 
 
 @pytest.mark.parametrize(
-    ("band", "chain", "cuts"),
+    ("band", "chain", "cuts", "dtype"),
     [
-        (4, "tensor", (4097,)),
-        (4, "tensor", (SEGMENT + 1, 2 * SEGMENT + 2)),  # last segments of one element: the one before sees past the piece's end
-        (2, 7, (100, 8998)),  # a last piece shorter than the halo's reach
-        (1, 1000, (1, 2, 64)),
-        (8, "tensor", (3, 4096, 8999)),
-        (0, "tensor", (99,)),
+        (4, "tensor", (4097,), torch.float32),
+        (
+            4,
+            "tensor",
+            (SEGMENT + 1, 2 * SEGMENT + 2),
+            torch.float32,
+        ),  # last segments of one element: the one before sees past the piece's end
+        (2, 7, (100, 8998), torch.float32),  # a last piece shorter than the halo's reach
+        (1, 1000, (1, 2, 64), torch.float32),
+        (8, "tensor", (3, 4096, 8999), torch.float32),
+        (0, "tensor", (99,), torch.float32),
+        (3, "tensor", (SEGMENT + 1, 2 * SEGMENT + 2), torch.bfloat16),
+        (2, 1000, (1, 2, 64, 8998), torch.bfloat16),
+        (16, 1000, (20, SEGMENT + 21, 8990), torch.float32),
     ],
 )
-def test_pieces_give_the_bits_of_the_whole(band: int, chain: Chain, cuts: tuple[int, ...]) -> None:
-    """A tensor cut as sharding cuts it, the border records at the cuts filled by hand."""
+def test_pieces_give_the_bits_of_the_whole(band: int, chain: Chain, cuts: tuple[int, ...], dtype: torch.dtype) -> None:
+    """A tensor cut as sharding cuts it, the border records at the cuts filled by hand; the noise follows the place in the tensor."""
     total = 9000
-    group = Group((total,), Hyper(band=band, chain=chain))
+    group = Group((total,), Hyper(band=band, chain=chain), state=dtype)
     leaf, grad = group.leaves[0], group.grads[0]
     assert grad is not None
-    fields = torch.cat((leaf.momentum[None], leaf.stats, grad[None])).clone()
+    state = torch.cat((leaf.momentum[None], leaf.stats))
     count = leaf.count.clone()
     group.run()
     for start, end in zip((0, *cuts), (*cuts, total), strict=True):
-        old = fields[:, start:end].clone()
-        piece_grad = old[-1].clone()  # a step group holds addresses: its gradients must stay alive
-        piece = Leaf(torch.zeros(end - start), old[0].clone(), old[1:-1].clone(), count.clone(), leaf.chain)
+        old, piece_grad = state[:, start:end].clone(), grad[start:end].clone()
+        piece = Leaf(torch.zeros(end - start), old[0].clone(), old[1:].clone(), count.clone(), leaf.chain, leaf.seed)
         stepper = stepper_of(piece, band)
         stepper.table.rows[0, Column.START], stepper.table.rows[0, Column.TOTAL] = start, total
-        stepper.table.edges.fill_(float("nan"))
-        fill_outer_records(stepper.table.edges, fields, start=start, end=end, band=band)
+        for buffer in (stepper.table.edges, stepper.table.outer):
+            buffer.fill_(float("nan"))
+        fill_from_neighbours(stepper.table, state, grad, start=start, end=end, band=band)
         stepper.set_hyper(group.hyper)
         stepper.bind([piece_grad])
         stepper.prologue()
@@ -194,10 +221,10 @@ def problem_with(**changes: Any) -> Problem:
     ("changes", "reason"),
     [
         ({"device": "cuda"}, "it steps tensors on the CPU, these are on cuda"),
-        ({"band": 9}, "band=9 is not one of [0, 1, 2, 3, 4, 5, 6, 7, 8]"),
+        ({"band": 9}, "band=9 is not one of [0, 1, 2, 3, 4, 5, 6, 7, 8, 16]"),
         ({"param_dtype": "float64"}, "param_dtype=float64 is not one of ['float32', 'bfloat16', 'float16']"),
         ({"grad_dtype": "float64"}, "grad_dtype=float64 is not one of ['float32', 'bfloat16', 'float16']"),
-        ({"state_dtype": "float64"}, "state_dtype=float64 is not float32"),
+        ({"state_dtype": "float64"}, "state_dtype=float64 is not one of ['float32', 'bfloat16']"),
         ({}, None),
     ],
 )
@@ -243,5 +270,5 @@ def test_the_default_configuration_is_a_point_of_the_space(band: int) -> None:
     assert CPU.rejects(config | {"segment": 4096, "block": 2048}, band) is None
     leaf = Leaf(torch.zeros(40000), torch.zeros(40000), torch.zeros(band + 1, 40000), torch.zeros((), dtype=torch.int32), 40000)
     tile, update_tile = CPU.tile(config, band), CPU.update_tile(config, band)
-    table = GroupTable([leaf], band=band, tile=tile, update_tile=update_tile)
+    table = GroupTable([leaf], problem_with(band=band), tile=tile, update_tile=update_tile)
     assert len(table.tiles) == len(table.update_tiles) == -(-40000 // config["segment"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sonew.config import Hyper
+from sonew.config import Chain, Hyper
 from tests.sonew.cpu_groups import Group
 from tests.strategies import gradient
 from tests.tolerances import TOLERANCES, assert_close, errors
@@ -22,7 +22,7 @@ def group_with(hyper: Hyper, grad: np.ndarray, *, past: float = 1.0) -> Group:
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-8])
-@pytest.mark.parametrize("band", [0, 1, 4])
+@pytest.mark.parametrize("band", [0, 1, 4, 16])
 def test_zero_gradients_from_zero_state_leave_the_parameter(band: int, eps: float) -> None:
     """0 / 0 nowhere: the direction and the scale are 0, whatever the damping."""
     group = group_with(Hyper(band=band, eps=eps, lr=1.0), np.zeros(300, np.float32), past=0.0)
@@ -34,7 +34,7 @@ def test_zero_gradients_from_zero_state_leave_the_parameter(band: int, eps: floa
 
 
 @pytest.mark.parametrize("kind", ["denormal", "sparse", "large", "mixed", "constant"])
-@pytest.mark.parametrize("band", [1, 4])
+@pytest.mark.parametrize("band", [1, 4, 16])
 def test_rough_gradients_stay_finite_and_follow_the_reference(kind: str, band: int) -> None:
     """A step of another magnitude after an ordinary past: a direction as good as the reference's in float32."""
     group = group_with(Hyper(band=band, lr=0.1, eps=1e-3, eps_rel=1e-3), gradient(5, (40,), kind))
@@ -47,25 +47,28 @@ def test_rough_gradients_stay_finite_and_follow_the_reference(kind: str, band: i
     assert torch.isfinite(group.leaves[0].param).all()
 
 
+@pytest.mark.parametrize(("band", "chain"), [(2, "tensor"), (8, 70), (16, "tensor"), (16, 70)])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_columns_fall_back_where_the_reference_does(gamma: float) -> None:
+def test_columns_fall_back_where_the_reference_does(gamma: float, band: int, chain: Chain) -> None:
     """Indefinite windows, and pivots below gamma times the diagonal: psi = 0 and D = 1 / A_jj there, elimination elsewhere."""
-    hyper = Hyper(band=2, graft="none", eps=0.0, gamma=gamma)
+    hyper = Hyper(band=band, graft="none", eps=0.0, gamma=gamma, chain=chain)
     group = group_with(hyper, np.zeros(300, np.float32))
-    group.leaves[0].stats[1, ::5] *= 40.0
+    apart = 2 * band + 1
+    group.leaves[0].stats[1, ::apart] *= 40.0
     u, *_ = group.expected(0)
-    plain = Hyper(band=2, graft="none", eps=0.0, gamma=2.0 if gamma == 0.0 else 0.0)
+    plain = Hyper(band=band, graft="none", eps=0.0, gamma=2.0 if gamma == 0.0 else 0.0, chain=chain)
     other = group_with(plain, np.zeros(300, np.float32))
-    other.leaves[0].stats[1, ::5] *= 40.0
+    other.leaves[0].stats[1, ::apart] *= 40.0
     assert errors(other.expected(0)[0], u)[0] > 0.1, "the rule makes no difference here"
     group.run()
     assert_close(group.direction(0), u, "float32")
 
 
+@pytest.mark.parametrize("band", [2, 8, 16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e25])
-def test_a_broken_gradient_shows_and_stays_where_it_is(value: float) -> None:
+def test_a_broken_gradient_shows_and_stays_where_it_is(value: float, band: int) -> None:
     """NaN, infinity and an overflowing square: never a finite lie at the element, no trace beyond the band or the chain."""
-    hyper = Hyper(band=2, chain=20, graft="none")
+    hyper = Hyper(band=band, chain=20, graft="none")
     grad = gradient(1, (40,))
     grad[[10, 19]] = value
     broken, clean = group_with(hyper, grad), group_with(hyper, gradient(1, (40,)))
@@ -76,7 +79,7 @@ def test_a_broken_gradient_shows_and_stays_where_it_is(value: float) -> None:
     np.testing.assert_array_equal(np.isfinite(u), np.isfinite(expected[0]))
     np.testing.assert_array_equal(np.isfinite(stats), np.isfinite(expected[3]))
     assert not np.isfinite(stats[0, [10, 19]]).any()
-    far = (np.abs(np.arange(40)[:, None] - np.array([10, 19])).min(1) > 4) | (np.arange(40) >= 20)
+    far = (np.abs(np.arange(40)[:, None] - np.array([10, 19])).min(1) > 2 * band) | (np.arange(40) >= 20)
     np.testing.assert_array_equal(u[far], clean.direction(0).numpy()[far])
 
 

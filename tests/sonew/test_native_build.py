@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sonew import rounding
 from sonew.backends import native_build
 from sonew.backends.native_build import NativeBuildError, find_or_build, is_sound
-from sonew_kernels.spec import Column, Graft
+from sonew_kernels.spec import Column, Graft, Slot, Storage
 
 BAND = 0
 
@@ -144,7 +145,8 @@ def test_definitions_state_every_enumeration_and_its_size() -> None:
     assert f"-DCOLUMN_STATS={Column.STATS.value}" in options
     assert f"-DCOLUMNS={len(Column)}" in options
     assert f"-DGRAFT_RMSPROP={Graft.RMSPROP.value}" in options
-    assert len(options) == len(set(options)) == 13 + 11 + 5 + 3 + 4
+    assert f"-DNOISE_STRIDE={rounding.STRIDE}u" in options
+    assert len(options) == len(set(options)) == len(Column) + len(Slot) + len(Graft) + len(Storage) + 4 + 4
 
 
 def test_arithmetic_is_not_relaxed() -> None:

@@ -49,6 +49,27 @@ def test_storage_may_move_between_steps(backend: str, move: Callable[[SONew, tor
         assert torch.equal(optimizers[0].state[params[0]][name], value)
 
 
+@every_backend
+def test_gradients_may_lie_elsewhere_in_every_step(backend: str) -> None:
+    """Taken anew every step, as after `zero_grad`, or refilled in place: the same bits. One sits out a step."""
+    moved, stayed = parameters((6, 5), (7,)), parameters((6, 5), (7,))
+    one, other = SONew(moved, lr=0.1, backend=backend), SONew(stayed, lr=0.1, backend=backend)
+    homes = [torch.empty_like(param) for param in stayed]
+    kept: list[torch.Tensor] = []  # alive, so that no address comes back
+    for count, row in enumerate(gradients(moved, band=1)[:6]):
+        fresh = [grad.clone() for grad in row]
+        kept += fresh
+        for home, grad in zip(homes, row, strict=True):
+            home.copy_(grad)
+        take_step(one, moved, [fresh[0], None if count == 3 else fresh[1]])
+        take_step(other, stayed, [homes[0], None if count == 3 else homes[1]])
+    assert len({grad.data_ptr() for grad in kept}) == len(kept)
+    for param, twin in zip(moved, stayed, strict=True):
+        assert torch.equal(param, twin)
+        for name, value in other.state[twin].items():
+            assert torch.equal(one.state[param][name], value), name
+
+
 def test_a_checkpoint_does_not_choose_the_backend() -> None:
     """Saved where it was stepped by one backend, loaded where it shall be stepped by another."""
     (param,) = parameters((7,))

@@ -13,7 +13,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sonew_autotune.static import TARGETS, compile_kernel
+from sonew_autotune.static import TARGETS, Dtypes, compile_kernel
 from sonew_kernels.spec import SPECS
 
 Kind = Literal["load", "store", "barrier", "label", "jump", "branch", "exit"]
@@ -144,7 +144,7 @@ def test_every_store_waits_for_every_load(band: int, target: str) -> None:
 def test_both_entries_with_chains(entry: str, target: str) -> None:
     """Chains inside tensors and the other entry change the code, not the order."""
     compiled = compile_kernel(
-        "direction", SPECS["triton"].default(2), 2, target, entry=entry, chained=True, dtypes=("bfloat16", "bfloat16")
+        "direction", SPECS["triton"].default(2), 2, target, entry=entry, chained=True, dtypes=Dtypes("bfloat16", "bfloat16")
     )
     assert fault_of(compiled.stages) is None
 

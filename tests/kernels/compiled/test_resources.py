@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from sonew_autotune.static import KERNELS, TARGETS, Compiled, compile_kernel
+from sonew_autotune.static import KERNELS, TARGETS, Compiled, Dtypes, compile_kernel
 from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
 
 TRITON: Final = SPECS["triton"]
@@ -63,7 +63,7 @@ def test_no_spill_on_cuda_up_to_band_four_has_an_excuse() -> None:
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "direction"])
 def test_other_kernels_at_their_default(kernel: str, target: str) -> None:
     """Prologue, norms and update compile without spills."""
-    check(compile_kernel(kernel, TRITON.default(4), 4, target, dtypes=("bfloat16", "float32")), spills=False)
+    check(compile_kernel(kernel, TRITON.default(4), 4, target, dtypes=Dtypes("bfloat16")), spills=False)
 
 
 @pytest.mark.parametrize("band", [band if band in (0, 8) else pytest.param(band, marks=pytest.mark.full) for band in SUPPORTED_BANDS])
@@ -84,10 +84,14 @@ def test_direct_entry(kernel: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("dtypes", "graft", "chained"),
-    [(("bfloat16", "bfloat16"), "rmsprop", True), (("float16", "float16"), "sgd", False), (("float32", "bfloat16"), "none", True)],
+    [
+        (Dtypes("bfloat16", "bfloat16"), "rmsprop", True),
+        (Dtypes("float16", "float16"), "sgd", False),
+        (Dtypes("float32", "bfloat16"), "none", True),
+    ],
 )
 @pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
-def test_storage_types_grafts_and_chains(dtypes: tuple[str, str], graft: str, chained: bool, target: str) -> None:
+def test_storage_types_grafts_and_chains(dtypes: Dtypes, graft: str, chained: bool, target: str) -> None:
     """Every constant that specialises a kernel compiles; narrow gradients are loaded with narrow loads."""
     config = TRITON.default(1)
     direction = compile_kernel("direction", config, 1, target, dtypes=dtypes, graft=graft, chained=chained).resources

@@ -9,7 +9,7 @@ import pytest
 
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
 from sonew_autotune.resources import Resources, amd_resources, nvidia_resources
-from sonew_autotune.static import ENTRIES, KERNELS, STAGES, Compiled, compile_kernel, parse_target, static_rank
+from sonew_autotune.static import ENTRIES, KERNELS, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
 from sonew_kernels.spec import SPECS
 
 CONFIG = SPECS["triton"].default(1)
@@ -31,7 +31,7 @@ def test_targets() -> None:
         ({"kernel": "factor"}, "kernel='factor' is not one of"),
         ({"entry": "jax"}, "entry='jax' is not one of"),
         ({"graft": "lion"}, "graft='lion' is not one of"),
-        ({"dtypes": ("float64", "float32")}, "dtype='float64' is not one of"),
+        ({"dtypes": Dtypes("float64")}, "dtype='float64' is not one of"),
         ({"config": {**CONFIG, "block": 100}}, "block=100"),
         ({"band": 9}, "band=9"),
     ],

@@ -13,6 +13,7 @@ from sonew import reference
 from sonew.backends.table import Leaf
 from sonew.backends.triton_torch import StepGroup
 from sonew.config import Hyper, LaunchConfig, Plan, Problem, chain_length
+from sonew.rounding import tensor_seed
 from tests.strategies import history
 
 SENTINEL: Final = -777.0
@@ -42,7 +43,7 @@ def config(block: int = 128, update_block: int = 256) -> LaunchConfig:
 class Group:
     """Flat tensors of the given sizes with a past of their own, one step group over them, and the reference's view of it.
 
-    `counts` past steps give each tensor its state (float32 values of float64 averages); `grads` are the coming step's.
+    `steps` past steps give each tensor its state (float64 averages, rounded to the state's type); `grads` are the coming step's.
     """
 
     sizes: Sequence[int]
@@ -50,6 +51,8 @@ class Group:
     block: int = 128
     param_dtype: torch.dtype = torch.float32
     grad_dtype: torch.dtype = torch.float32
+    state_dtype: torch.dtype = torch.float32
+    direction_dtype: torch.dtype = torch.float32
     seed: int = 0
     steps: int | None = None
     leaves: list[Leaf] = field(init=False)
@@ -69,19 +72,20 @@ class Group:
             param = np.random.default_rng(self.seed + i).standard_normal(size)
             count = torch.tensor(len(past) - 1, dtype=torch.int32)
             chain = chain_length(self.hyper.chain, (size,))
-            self.leaves.append(Leaf(guarded(param, self.param_dtype), guarded(momentum), guarded(stats), count, chain))
+            m, s = (guarded(values, self.state_dtype) for values in (momentum, stats))
+            self.leaves.append(Leaf(guarded(param, self.param_dtype), m, s, count, chain, tensor_seed(self.seed, i)))
             self.grads.append(grads[-1])
         self.stepper = self.make_stepper()
 
     def make_stepper(self) -> StepGroup:
         """A step group with every buffer it is to fill set to NaN."""
-        names = {"param_dtype": self.param_dtype, "grad_dtype": self.grad_dtype}
-        types = {name: str(dtype).removeprefix("torch.") for name, dtype in names.items()}
+        names = ("param_dtype", "grad_dtype", "state_dtype", "direction_dtype")
+        types = {name: str(getattr(self, name)).removeprefix("torch.") for name in names}
         problem = Problem(device="cpu", band=self.hyper.band, total=sum(self.sizes), median=max(self.sizes), **types)  # type: ignore[arg-type]
         plan = Plan(problem=problem, backend="triton", config=config(self.block), provenance="test")
         stepper = StepGroup(self.leaves, plan)
         table = stepper.table
-        for buffer in (table.corrections, table.edges, table.direction, table.partials, table.scales):
+        for buffer in (table.corrections, table.edges, table.outer, table.direction, table.partials, table.scales):
             buffer.fill_(float("nan"))
         stepper.set_hyper(self.hyper)
         stepper.bind(self.grads)
@@ -91,7 +95,7 @@ class Group:
         """Tensor i's part of the direction buffer, float32."""
         padded = [-(-size // 32) * 32 for size in self.sizes]
         start = sum(padded[:i])
-        return self.stepper.table.direction[start : start + self.sizes[i]].numpy().copy()
+        return self.stepper.table.direction[start : start + self.sizes[i]].float().numpy().copy()
 
     def expected(self, i: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(direction, grafting target, momentum, stats) of tensor i after the step, by the reference on the present state."""

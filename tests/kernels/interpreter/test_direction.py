@@ -58,6 +58,8 @@ def test_sizes_around_tile_and_block(band: int) -> None:
         (7, 4, "sgd", F32, (122,)),
         (8, "tensor", "adam_uncorrected", F32, (8, 9, 121)),
         (8, 13, "adam", F16, (247,)),
+        (16, "tensor", "adam", F32, (16, 17, 241)),
+        (16, 19, "rmsprop", BF16, (113,)),
     ],
 )
 def test_pairs_of_settings(band: int, chain: Chain, graft: str, grad_dtype: torch.dtype, sizes: tuple[int, ...]) -> None:

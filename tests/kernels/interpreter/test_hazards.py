@@ -12,7 +12,7 @@ import torch
 import triton
 from triton.runtime.interpreter import InterpreterBuilder
 
-import sonew_kernels.direction as direction_module
+import sonew_kernels.window as window_module
 from sonew.config import Hyper
 from tests.kernels.interpreter.harness import Group
 
@@ -90,15 +90,15 @@ def shuffled(monkeypatch: pytest.MonkeyPatch, seed: int) -> Iterator[None]:
 
 
 @triton.jit
-def halo_from_state(momentum, stats, record, end_record, lane, first, length, BAND, BLOCK, PIECES):
+def halo_from_state(momentum, stats, record, end_record, lane, first, length, BAND, TILE, PIECES):
     """The planted hazard: neighbours' elements are read where their owners write them."""
     return momentum + (first - BAND + lane), stats + (first - BAND + lane), length
 
 
 @triton.jit
-def no_halo(momentum, stats, record, end_record, lane, first, length, BAND, BLOCK, PIECES):
+def no_halo(momentum, stats, record, end_record, lane, first, length, BAND, TILE, PIECES):
     """The planted error: whatever lies outside the tile is taken from the tile's first element."""
-    place = tl.where((lane >= BAND) & (lane < BLOCK), first - BAND + lane, first)
+    place = tl.where((lane >= BAND) & (lane < BAND + TILE), first - BAND + lane, first)
     return momentum + place, stats + place, length
 
 
@@ -144,7 +144,7 @@ def test_recorder_finds_a_halo_read_from_the_state(monkeypatch: pytest.MonkeyPat
     """The planted in-place kernel fails the check above."""
     group = Group((300,), Hyper(band=1), steps=3)
     group.stepper.prologue()
-    monkeypatch.setattr(direction_module, "old_values", halo_from_state)
+    monkeypatch.setattr(window_module, "old_values", halo_from_state)
     with watched(monkeypatch) as recorder:
         group.stepper.direction()
     assert any("touches what program" in conflict for conflict in recorder.conflicts())
@@ -166,14 +166,14 @@ def test_program_order_does_not_change_a_bit(seed: int, monkeypatch: pytest.Monk
     in_order = outcome(stepped())
     with shuffled(monkeypatch, seed):
         assert equal(outcome(stepped()), in_order)
-    monkeypatch.setattr(direction_module, "old_values", halo_from_state)
+    monkeypatch.setattr(window_module, "old_values", halo_from_state)
     assert not equal(outcome(stepped()), in_order)
 
 
 def test_halo_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the halo the outcome is another one: the comparisons of this file can fail."""
     right = outcome(stepped())
-    monkeypatch.setattr(direction_module, "old_values", no_halo)
+    monkeypatch.setattr(window_module, "old_values", no_halo)
     assert not equal(outcome(stepped()), right)
 
 

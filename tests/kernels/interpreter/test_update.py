@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sonew.config import Hyper
-from sonew_kernels.spec import Storage
+from sonew_kernels.spec import Slot, Storage
 from sonew_kernels.update import update_direct
 from tests.kernels.interpreter.harness import SENTINEL, Group
 
@@ -59,7 +59,9 @@ def test_aligned_and_unaligned_paths_agree(offset: int) -> None:
     out = torch.full((64 + 8,), SENTINEL)
     scale = torch.tensor([1.5])
     param, direction, new = (t[offset : offset + 64] for t in (storage, u, out))
-    update_direct[(2,)](param, direction, scale, group.stepper.table.hyper, new, 50, STORAGE=int(Storage.FLOAT32), BLOCK=32)
+    hyper_slots, zero = group.stepper.table.hyper, torch.zeros((), dtype=torch.int32)
+    float32 = {"STORAGE": int(Storage.FLOAT32), "DIRECTION_STORAGE": int(Storage.FLOAT32), "STOCHASTIC": False}
+    update_direct[(2,)](param, direction, scale, hyper_slots, hyper_slots[int(Slot.LR)], zero, zero, new, 50, 0, **float32, BLOCK=32)
 
     assert torch.equal(new[:50], stepped(param[:50], direction[:50], scale, hyper))
     assert (out[:offset] == SENTINEL).all()

@@ -1,0 +1,28 @@
+"""What became of a unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["done", "failed", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a unit.
+
+    Attributes:
+        status: "unfinished" is done again by the next run; the other two stand.
+        reason: one line: why not done, or what to know of it.
+        result: what was found, JSON types only.
+    """
+
+    status: Status
+    reason: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def final(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.status != "unfinished"

@@ -1,0 +1,234 @@
+"""Small checks that together see every part of the kernels: comparisons of this folder's tests, on sizes that take a moment.
+
+Each raises AssertionError where the kernels are wrong. `test_mutations` runs them on kernels with planted faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import torch
+
+from sonew import reference, rounding
+from sonew.backends.table import Leaf
+from sonew.backends.triton_torch import StepGroup
+from sonew.config import Hyper, Plan, Problem
+from sonew_kernels.spec import Column
+from tests.kernels.interpreter import test_bfloat16, test_extremes, test_hazards, test_norms, test_pieces, test_prologue, test_update
+from tests.kernels.interpreter.harness import Group, config, guarded
+from tests.tolerances import assert_close
+
+USERS: Final = (test_bfloat16, test_norms, test_pieces, test_prologue, test_update)
+BF16: Final = torch.bfloat16
+ODD: Final[Mapping[str, Any]] = {"lr": 0.3, "weight_decay": 0.25, "eps": 0.05, "eps_rel": 0.02}  # no setting at a neutral value
+
+
+def check_step(group: Group) -> None:
+    """Direction, norms, scale, state and parameter of every tensor are the float64 reference's; nothing around them was written."""
+    hyper, table = group.hyper, group.stepper.table
+    before = [leaf.param.double().numpy().copy() for leaf in group.leaves]
+    expected = [group.expected(i) for i in range(len(group.sizes))]
+    group.run()
+    first = [*table.rows[:, Column.FIRST_TILE].tolist(), len(table.tiles)]
+    for i, (leaf, (u, target, momentum, stats)) in enumerate(zip(group.leaves, expected, strict=True)):
+        context = f"{hyper}, size {group.sizes[i]}"
+        assert_close(leaf.momentum, momentum, "float32 averages", context=f"momentum, {context}")
+        assert_close(leaf.stats, stats, "float32 averages", context=f"stats, {context}")
+        assert_close(group.direction(i), u, "float32", context=f"direction, {context}")
+        sums = table.partials[first[i] : first[i + 1]].sum(0)
+        assert_close(sums, np.array([u @ u, target @ target]), "float32", context=f"norms, {context}")
+        grafted = u if hyper.graft == "none" else reference.graft(np, u, target)
+        want = before[i] - hyper.lr * (grafted + hyper.weight_decay * before[i])
+        assert_close(leaf.param, want, "float32", context=f"parameter, {context}")
+    assert group.intact()
+
+
+def steps() -> None:
+    """Several tiles and a tensor shorter than the halo."""
+    check_step(Group((100, 7, 2), Hyper(band=2, **ODD), block=64))
+
+
+def chains() -> None:
+    """Chains that end inside tiles, at their borders and inside the halo."""
+    check_step(Group((100, 9), Hyper(band=3, chain=7, **ODD), block=64))
+
+
+def pivots() -> None:
+    """A large gamma: the share of columns that fall back is neither none nor all; then a NaN beside sound diagonals."""
+    check_step(Group((70,), Hyper(band=2, gamma=0.6, **ODD), block=64))
+    group = Group((30,), Hyper(band=1, graft="none", **ODD))
+    group.leaves[0].stats[1, 20] = float("nan")
+    u, *_ = group.expected(0)
+    assert np.isfinite(u).all()
+    group.run()
+    assert_close(group.direction(0), u, "float32", context="a column with a NaN off its diagonal")
+
+
+def grafts() -> None:
+    """Every target, early in a tensor's life, where corrections matter."""
+    for graft in ("adam", "adam_uncorrected", "rmsprop", "sgd", "none"):
+        settings: Any = {"graft": graft}
+        check_step(Group((30,), Hyper(band=0, **ODD, **settings), steps=3))
+
+
+def wide_band() -> None:
+    """Two tiles of band 16, which is loaded by rows."""
+    check_step(Group((115,), Hyper(band=16, **ODD)))
+    test_bfloat16.test_state_is_the_float32_state_rounded_and_the_direction_does_not_feel_it(16, (20,))
+
+
+def inactive() -> None:
+    """A tensor marked inactive, whatever stands in its row, keeps its state, parameter, count and scale."""
+    group = Group((20, 20), Hyper(band=1, **ODD), block=64)
+    table, leaf = group.stepper.table, group.leaves[1]
+    table.rows[1, Column.ACTIVE] = 0
+    held = (leaf.param, leaf.momentum, leaf.stats, leaf.count)
+    before = [tensor.clone() for tensor in held]
+    group.run()
+    assert all(torch.equal(a, b) for a, b in zip(before, held, strict=True))
+    assert torch.isnan(table.scales).tolist() == [False, True]
+    assert torch.isnan(table.corrections[1]).all()
+
+
+def tiles() -> None:
+    """What tiles may not change: u and bfloat16 state, bit for bit."""
+    groups = [Group((130,), Hyper(band=2, **ODD), block=block, state_dtype=BF16) for block in (64, 256)]
+    for group in groups:
+        group.run()
+    one, other = (group.leaves[0] for group in groups)
+    assert torch.equal(one.momentum, other.momentum)
+    assert torch.equal(one.stats, other.stats)
+    assert np.array_equal(groups[0].direction(0), groups[1].direction(0))
+
+
+def rounded_state() -> None:
+    """bfloat16 state is the float32 state rounded with the noise of its row."""
+    test_bfloat16.test_state_is_the_float32_state_rounded_and_the_direction_does_not_feel_it(2, (130, 5))
+
+
+def rounded_parameters() -> None:
+    """bfloat16 parameters, with their own noise, and with that of their place where a tensor is a piece of a larger one."""
+    test_bfloat16.test_parameters_are_written_stochastically_on_request(torch.float32)
+    start = 5
+    groups = [Group((40,), Hyper(band=0, lr=0.1, stochastic_rounding=dtype is BF16), param_dtype=dtype) for dtype in (torch.float32, BF16)]
+    groups[0].leaves[0].param.copy_(groups[1].leaves[0].param)
+    rows = groups[1].stepper.table.rows
+    rows[0, Column.START], rows[0, Column.TOTAL] = start, start + 40
+    for group in groups:
+        group.run()
+    wide, narrow = (group.leaves[0] for group in groups)
+    key = [np.array([number], dtype=np.int32) for number in (narrow.seed, int(narrow.count))]
+    bits = rounding.noise(key[0], key[1], rounding.PARAM_ROW, np.arange(start, start + 40, dtype=np.int32))
+    want = torch.from_numpy(rounding.round_to_bfloat16(np, wide.param.numpy(), bits)).bfloat16()
+    assert torch.equal(narrow.param, want)
+
+
+def broken_numbers() -> None:
+    """NaN of any payload stays NaN where it is rounded; what is not finite stays inside its band and chain."""
+    group = Group((30,), Hyper(band=0, stochastic_rounding=True), param_dtype=BF16, state_dtype=BF16, direction_dtype=BF16)
+    for value, element in zip((0x7FFFFFFF, -1, 0x7FC00000), (3, 4, 5), strict=True):
+        group.grads[0].view(torch.int32)[element] = value
+    group.run()
+    leaf = group.leaves[0]
+    for tensor in (leaf.momentum, leaf.stats[0], group.stepper.table.direction[:30], leaf.param):
+        assert torch.isnan(tensor[3:6]).all()
+    assert torch.isfinite(leaf.momentum).sum() == 27
+    test_extremes.test_a_broken_gradient_shows_and_stays_where_it_is(float("nan"))
+
+
+def small_and_large() -> None:
+    """Dead diagonals, no damping, directions whose squares overflow float32."""
+    test_extremes.test_a_dead_diagonal_gives_no_direction_and_nan_stays_nan(0.0)
+    test_extremes.test_eps_zero_with_an_ordinary_past()
+    test_extremes.test_direction_of_any_finite_size_grafts_without_overflow()
+
+
+def counts() -> None:
+    """Counts, also of a tensor that several programs share, and corrections near beta 1; border records and nothing else."""
+    group = Group((62 * 70,), Hyper(band=2), block=64, steps=1)
+    group.stepper.prologue()
+    assert group.leaves[0].count == 1
+    assert torch.isnan(group.stepper.table.edges[[0, -1]]).all()
+    test_prologue.test_counts_and_corrections()
+    test_prologue.test_correction_has_no_cancellation(1 - 1e-12, 1)
+    test_prologue.test_borders_hold_old_values_and_nothing_else_is_written(1)
+
+
+def norms() -> None:
+    """Sums of each tensor's own tiles, in several rounds, with their special cases."""
+    test_norms.test_scale_of_every_tensor()
+    test_norms.test_more_tiles_than_one_block(100)
+
+
+def updates() -> None:
+    """The update bit for bit, full tiles, tails and the aligned path."""
+    test_update.test_update_is_exact_in_every_storage_type(BF16)
+    test_update.test_aligned_and_unaligned_paths_agree(0)
+
+
+def pieces() -> None:
+    """Pieces of a tensor give the bits of the whole; their noise follows their place."""
+    test_pieces.test_pieces_give_the_bits_of_the_whole(2, 7, (100, 198))
+    test_bfloat16.test_the_noise_follows_the_position_in_the_tensor_beyond_32_bits()
+
+
+def pieces_in_a_table() -> None:
+    """Two pieces of one tensor, side by side in a group's table, with their records filled by hand: the bits of the whole."""
+    band, total, cuts = 2, 100, (0, 67, 100)
+    whole = Group((total,), Hyper(band=band, **ODD), block=64, state_dtype=BF16)
+    old = whole.leaves[0]
+    fields = torch.cat((old.momentum[None].float(), old.stats.float(), whole.grads[0][None])).numpy()
+    count, inside = old.count.item(), [slice(start, end) for start, end in pairwise(cuts)]
+    leaves = [
+        Leaf(
+            torch.zeros(part.stop - part.start),
+            guarded(fields[0, part], BF16),
+            guarded(fields[1:-1, part], BF16),
+            torch.tensor(count, dtype=torch.int32),
+            old.chain,
+            old.seed,
+        )
+        for part in inside
+    ]
+    problem = Problem(device="cpu", band=band, state_dtype="bfloat16", total=total, median=50)
+    plan = Plan(problem=problem, backend="triton", config=config(64), provenance="test")
+    stepper, grads = StepGroup(leaves, plan), [guarded(fields[-1, part]) for part in inside]
+    table = stepper.table
+    table.edges.fill_(float("nan"))
+    table.outer.fill_(float("nan"))
+    table.rows[:, Column.START], table.rows[:, Column.TOTAL] = torch.tensor(cuts[:-1]), total
+    stepper._options["direction"]["PIECES"] = True
+    stepper.set_hyper(whole.hyper)
+    stepper.bind(grads)
+    stepper.prologue()
+    first = [*table.rows[:, Column.FIRST_TILE].tolist(), len(table.tiles)]
+    for i, part in enumerate(inside):
+        records = table.edges[first[i] + i : first[i + 1] + i + 1]
+        filled = records.float()
+        test_pieces.fill_from_neighbours(filled, table.outer[i], fields, start=part.start, end=part.stop, band=band)
+        records.copy_(filled)
+    stepper.direction()
+    whole.run()
+    for part, leaf, offset in zip(inside, leaves, table.rows[:, Column.OFFSET].tolist(), strict=True):
+        assert torch.equal(table.direction[offset : offset + leaf.param.numel()], torch.from_numpy(whole.direction(0)[part]))
+        assert torch.equal(leaf.momentum, old.momentum[part])
+        assert torch.equal(leaf.stats, old.stats[:, part])
+
+
+def hazards() -> None:
+    """No program touches what another one writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_hazards.test_no_program_touches_what_another_writes(1, "tensor", patch)
+
+
+CHECKS: Final[Mapping[str, Callable[[], None]]] = {
+    check.__name__: check
+    for check in (
+        *(steps, chains, pivots, grafts, wide_band, inactive, tiles, rounded_state, rounded_parameters, broken_numbers),
+        *(small_and_large, counts, norms, updates, pieces, pieces_in_a_table, hazards),
+    )
+}

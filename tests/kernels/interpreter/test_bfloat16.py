@@ -1,0 +1,139 @@
+"""bfloat16 state, direction and parameters: exactly the float32 kernels' values, rounded by `sonew.rounding` where they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sonew import rounding
+from sonew.config import Hyper
+from sonew_kernels.direction import direction_direct
+from sonew_kernels.spec import Graft, Storage, triton_launches
+from tests.kernels.interpreter.harness import Group, config
+from tests.kernels.interpreter.test_hazards import equal
+
+BF16 = torch.bfloat16
+
+
+def twins(band: int, sizes: tuple[int, ...], **settings: Any) -> tuple[Group, Group]:
+    """Two groups with the same values, which bfloat16 holds: one keeps its state in float32, the other as the settings say."""
+    hyper = Hyper(band=band, lr=0.1, weight_decay=0.1, stochastic_rounding="param_dtype" in settings)
+    narrow = Group(sizes, hyper, **settings)
+    wide = Group(sizes, hyper, param_dtype=settings.get("param_dtype", torch.float32))
+    for a, b in zip(wide.leaves, narrow.leaves, strict=True):
+        for name in ("momentum", "stats", "param"):
+            getattr(a, name).copy_(getattr(b, name))
+    return wide, narrow
+
+
+def rounded(values: torch.Tensor, seed: int, step: int, row: int) -> torch.Tensor:
+    """What must be stored for float32 values."""
+    key = [np.array([number], dtype=np.int32) for number in (seed, step)]
+    bits = rounding.noise(key[0], key[1], row, np.arange(values.numel(), dtype=np.int32))
+    return torch.from_numpy(rounding.round_to_bfloat16(np, values.numpy(), bits)).bfloat16()
+
+
+@pytest.mark.parametrize(("band", "sizes"), [(0, (130,)), (1, (260, 5, 0, 1)), (4, (300,)), (16, (120, 17))])
+def test_state_is_the_float32_state_rounded_and_the_direction_does_not_feel_it(band: int, sizes: tuple[int, ...]) -> None:
+    """Momentum and every row of the statistics, bit for bit; the direction of the step has the bits of float32 state."""
+    wide, narrow = twins(band, sizes, state_dtype=BF16)
+    wide.run()
+    narrow.run()
+    for i, (a, b) in enumerate(zip(wide.leaves, narrow.leaves, strict=True)):
+        step = int(b.count)
+        assert torch.equal(b.momentum, rounded(a.momentum, b.seed, step, 0))
+        for k in range(band + 1):
+            assert torch.equal(b.stats[k], rounded(a.stats[k], b.seed, step, k + 1)), k
+        assert np.array_equal(wide.direction(i), narrow.direction(i))
+        assert torch.equal(a.param, b.param)
+    assert not torch.equal(narrow.leaves[0].stats, wide.leaves[0].stats.bfloat16()), "as if rounded to nearest"
+    assert narrow.intact()
+
+
+def test_direction_buffer_is_rounded_to_nearest_after_its_norm_was_taken() -> None:
+    wide, narrow = twins(2, (300, 7), direction_dtype=BF16)
+    wide.run()
+    narrow.run()
+    assert narrow.stepper.table.direction.dtype is BF16
+    for i in range(2):
+        assert np.array_equal(narrow.direction(i), torch.from_numpy(wide.direction(i)).bfloat16().float().numpy())
+    assert torch.equal(wide.stepper.table.scales, narrow.stepper.table.scales)
+
+
+@pytest.mark.parametrize("direction", [torch.float32, BF16])
+def test_parameters_are_written_stochastically_on_request(direction: torch.dtype) -> None:
+    """The float32 step of a bfloat16 parameter, rounded with the parameter's own noise; full tiles and tails."""
+    _, group = twins(1, (600, 33), param_dtype=BF16, direction_dtype=direction)
+    before = [leaf.param.float() for leaf in group.leaves]
+    group.run()
+    for i, leaf in enumerate(group.leaves):
+        scale = group.stepper.table.scales[i]
+        u = (torch.from_numpy(group.direction(i)) * scale) * scale
+        stepped = torch.from_numpy(np.float64(-np.float32(0.1)) * fma(np.float32(0.1), before[i], u) + before[i].double().numpy()).float()
+        assert torch.equal(leaf.param, rounded(stepped, leaf.seed, int(leaf.count), rounding.PARAM_ROW))
+        assert not torch.equal(leaf.param, stepped.bfloat16())
+
+
+def fma(a: np.float32, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    """a x + y rounded once to float32, as float64: products of float32 are exact there."""
+    fused: np.ndarray = (np.float64(a) * x.double().numpy() + y.double().numpy()).astype(np.float32).astype(np.float64)
+    return fused
+
+
+@pytest.mark.parametrize("block", [64, 256])
+def test_stored_bits_depend_on_no_tile(block: int) -> None:
+    groups = [Group((300, 5, 260), Hyper(band=2), block=size, state_dtype=BF16) for size in (128, block)]
+    for group in groups:
+        group.run()
+    assert equal(*(tuple(t.view(torch.int16) for leaf in g.leaves for t in (leaf.momentum, leaf.stats)) for g in groups))
+    assert all(group.intact() for group in groups)
+
+
+def test_the_noise_follows_the_position_in_the_tensor_beyond_32_bits() -> None:
+    """A piece that starts at 5 draws the noise of elements 5 and on, and one that starts past 2^32 another one."""
+    band, length = 1, 60
+    group = Group((length,), Hyper(band=band), state_dtype=BF16)
+    leaf, table = group.leaves[0], group.stepper.table
+    group.stepper.prologue()
+    table.edges.zero_()
+    table.outer.zero_()
+    exact, stored = [], {}
+    for start in (0, 5, 2**32 + 5):
+        for kind in (torch.float32, BF16):
+            new = [tensor.to(kind, copy=True).zero_() for tensor in (leaf.momentum, leaf.stats)]
+            state = [tensor.to(kind) for tensor in (leaf.momentum, leaf.stats, table.edges)]
+            seed = torch.tensor(leaf.seed, dtype=torch.int32)
+            partials = torch.zeros((len(table.tiles), 2), dtype=torch.float64)
+            where = {"length": length, "start": start, "total": 2**33, "chain": 2**33}
+            stored_as = int(Storage.BFLOAT16 if kind is BF16 else Storage.FLOAT32)
+            kinds = {"STATE_STORAGE": stored_as, "DIRECTION_STORAGE": int(Storage.FLOAT32)}
+            facts = {"GRAFT": int(Graft.ADAM), "CHAINED": False, "PIECES": True, **kinds}
+            buffers = (*state, table.outer, table.corrections[0], table.hyper, seed, leaf.count, *new, torch.zeros(length), partials)
+            direction_direct[(len(table.tiles),)](
+                group.grads[0], *buffers, **where, **facts, **triton_launches(config().as_dict(), band)["direction"].constants
+            )
+            if kind is BF16:
+                stored[start] = new[0]
+            else:
+                exact.append(new[0])
+    assert torch.equal(exact[1], exact[2])
+    key = [np.array([number], dtype=np.int32) for number in (leaf.seed, int(leaf.count))]
+    bits = rounding.noise(key[0], key[1], 0, np.arange(5, 5 + length, dtype=np.int32))
+    want = torch.from_numpy(rounding.round_to_bfloat16(np, exact[1].numpy(), bits)).bfloat16()
+    assert torch.equal(stored[5], want)
+    assert not torch.equal(stored[0], want)
+    assert not torch.equal(stored[2**32 + 5], want)
+
+
+def test_another_seed_gives_other_stored_bits_and_nothing_else() -> None:
+    groups = [Group((300,), Hyper(band=2), state_dtype=BF16) for _ in range(2)]
+    groups[1].leaves[0] = replace(groups[1].leaves[0], seed=99)
+    groups[1].stepper = groups[1].make_stepper()
+    for group in groups:
+        group.run()
+    assert not torch.equal(groups[0].leaves[0].stats, groups[1].leaves[0].stats)
+    assert np.array_equal(groups[0].direction(0), groups[1].direction(0))
