@@ -137,7 +137,8 @@ void settle(const Segment& s, const Workspace& w, int64_t at, int64_t first, int
             w.stats[k * w.stride + at + i - first] = w.old_stats[k * w.stride + i - first] = 0.0f;
         }
     }
-    const int64_t low = std::clamp(std::max(s.begin - BAND, -s.start), first, stop), high = std::clamp(std::min(s.end + BAND, past), low, stop);
+    const int64_t low = std::clamp(std::max(s.begin - BAND, -s.start), first, stop);
+    const int64_t high = std::clamp(std::min(s.end + BAND, past), low, stop);
     const auto decouple = [&](int64_t from, int64_t to) {
         for (float* row : {w.momentum, w.floor}) std::fill_n(row + at + from - first, to - from, 0.0f);
         for (int k = 0; k <= BAND; ++k) std::fill_n(w.stats + k * w.stride + at + from - first, to - from, k == 0 ? 1.0f : 0.0f);

@@ -173,7 +173,9 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per method and learning rate.")] = 3,
     lr: Annotated[list[float], typer.Option(min=0, help="Learning rates of the grid; repeatable.")] = RATES,
     band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = TRAINED_BANDS,
-    method: Annotated[list[str], typer.Option(help="sonew, sonew-bf16-state or adamw; repeatable.", callback=_among(METHODS))] = DEFAULT_METHODS,
+    method: Annotated[
+        list[str], typer.Option(help="sonew, sonew-bf16-state or adamw; repeatable.", callback=_among(METHODS))
+    ] = DEFAULT_METHODS,
     batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1000,
     device: Device = "auto",
     as_json: Json = False,

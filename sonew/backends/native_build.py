@@ -114,7 +114,7 @@ def library_path(band: int, command: tuple[str, ...]) -> Path:
 
 
 def find_or_build(band: int) -> Path:
-    """A sound library of this band, from the cache or just built (1 to 4 s).
+    """A sound library of this band, from the cache or just built (1 to 9 s, most for the largest band).
 
     Raises:
         NativeBuildError: no compiler, a failing build or an unusable cache folder.

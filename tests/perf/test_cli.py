@@ -64,7 +64,7 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
         (("run", "--device", "abacus"), "'abacus' is not one of ['auto', 'cpu', 'cuda']"),
         (("train",), "neither --data nor SONEW_DATA is set"),
         (("train", "--data", "nowhere"), "nowhere is not a folder"),
-        (("train", "--method", "magic"), "'magic' is not one of ['sonew', 'adamw']"),
+        (("train", "--method", "magic"), "'magic' is not one of ['sonew', 'sonew-bf16-state', 'adamw']"),
         (("dance",), "No such command"),
     ],
 )

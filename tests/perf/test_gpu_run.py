@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sonew_kernels.spec import SPECS
 from sonew_perf import cli
-from sonew_perf.cases import Workload
+from sonew_perf.cases import Workload, one_tensor
 from sonew_perf.cli import app
 from sonew_perf.gpu import identity, run
 from sonew_perf.gpu.outcome import Outcome
@@ -20,6 +20,7 @@ from sonew_perf.gpu.plan import STAGES, Ladder, Racecheck, Scale, Tune
 from sonew_perf.gpu.run import GpuRun, Options, document, no_gpu, run_gpu, run_timing
 from sonew_perf.gpu.targets import judge_all
 from sonew_perf.gpu.timing import Timing, make_timer
+from sonew_perf.peers import COPY, EAGER, SONEW, Method
 
 TINY = Scale(
     device="cpu",
@@ -33,7 +34,7 @@ TINY = Scale(
     rounds=7,
     trials=2,
 )
-NAMES = ["tests on the device", "racecheck", "tune band 1", "small"]
+NAMES = ["tests on the device", "racecheck", "tune band 1", "3000, band 1", "3000, peers", "small"]
 FIELDS = [
     *("schema_version", "kind", "date", "command", "key", "device", "versions", "sources"),
     *("complete", "not_quotable", "entries", "targets"),
@@ -64,11 +65,12 @@ def _go(tmp_path: Path, said: Log | None = None, **options: Any) -> GpuRun:
     return run_gpu(Options(scale=TINY, out=tmp_path / "deep" / "record.json", **options), say=(Log() if said is None else said).append)
 
 
+@pytest.mark.full  # half a minute of processes that load torch; the tests below and of the parts do the same in pieces
 def test_the_whole_run_really_happens_and_a_second_one_repeats_nothing(tmp_path: Path) -> None:
-    """On the compiled CPU backend: tests in their process, the tuner with its worker, a case in its own. The tables' test has the bench."""
+    """Every stage on the compiled CPU backend: tests in their process, the tuner with its worker, cases in theirs."""
     (tmp_path / "test_one.py").write_text("def test_passes():\n    assert True\n")
     scale = replace(TINY, ladder=Ladder(tests=str(tmp_path), marker="not full"))
-    options = Options(scale=scale, stages=("ladder", "tune", "models"), out=tmp_path / "record.json")
+    options = Options(scale=scale, out=tmp_path / "record.json")
     done = run_gpu(options, say=Log().append)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record == json.loads(document(done.record))
@@ -91,6 +93,15 @@ def test_the_whole_run_really_happens_and_a_second_one_repeats_nothing(tmp_path:
     second = run_gpu(options, say=again.append)
     assert [line.partition(": ")[2][:11] for line in again] == ["done before"] * len(NAMES)
     assert second.record["entries"] == done.record["entries"]
+
+
+def test_a_case_is_timed_in_a_process_of_its_own() -> None:
+    methods = Method(family=COPY, ways=(EAGER,)), Method(family=SONEW, band=1, ways=(EAGER,))
+    outcome = run_timing(Timing(workload=one_tensor(3000), methods=methods, device="cpu", rounds=7), 120)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert [entry["case"] for entry in outcome.result["entries"]] == ["copy", "SONew band 1, eager"]
+    late = run_timing(Timing(workload=one_tensor(3000), methods=methods, device="cpu", rounds=7), 0.01)
+    assert (late.status, "the worker was stopped" in late.reason) == ("unfinished", True)
 
 
 def test_a_stopped_run_loses_the_running_unit_only(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,7 @@ class Tune:
     band: int
     sizes: tuple[int, ...]
     models: tuple[str, ...] = ()
+    states: tuple[str, ...] = ("float32",)
     device: str
     trials: int | None = None
 
@@ -82,7 +83,9 @@ class Unit:
         if isinstance(task, Timing):
             return task.case_names
         if isinstance(task, Tune):
-            return (*(f"{size} elements" for size in task.sizes), *task.models)
+            return tuple(
+                f"{name}, {state} state" for state in task.states for name in (*(f"{size} elements" for size in task.sizes), *task.models)
+            )
         if isinstance(task, Racecheck):
             return tuple(f"two steps of band {band}" for band in task.bands)
         return (f"pytest {task.tests} -m {task.marker!r}",)
@@ -141,6 +144,7 @@ def _tune_units(scale: Scale) -> list[Unit]:
             band=band,
             sizes=(scale.elements,),
             models=scale.tuned_models if band in MODEL_BANDS else (),
+            states=STATES if band in MODEL_BANDS else STATES[:1],
             device=scale.device,
             trials=scale.trials,
         )

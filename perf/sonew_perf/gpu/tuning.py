@@ -19,7 +19,7 @@ EFFORT: Final = "normal"
 def run_tune(task: Tune, seconds: float) -> Outcome:
     """Tune within the seconds; what is finished is stored, and trials of an unfinished search are kept by the tuner."""
     settings = make_settings(EFFORT, trials=task.trials, budget_s=seconds, seed=0, fresh=False)
-    problems = Problems(bands=(task.band,), sizes=task.sizes, models=task.models, device=task.device)
+    problems = Problems(bands=(task.band,), sizes=task.sizes, models=task.models, states=task.states, device=task.device)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = commands.run(problems, settings, started=time.monotonic(), as_json=True)

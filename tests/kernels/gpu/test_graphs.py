@@ -111,3 +111,41 @@ def test_each_capture_keeps_its_own_gradients(place: Place) -> None:
             replay(pair.graphed, graph, homes, row, SETTINGS["weight_decay"])
         pair.eager_step(row, rate, SETTINGS["weight_decay"])
         pair.assert_equal()
+
+
+def iteration(optimizer: SONew, params: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> None:
+    """Forward, backward and step; gradients are products, so their bits do not depend on a library's choice of algorithm."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack([((param * given) ** 2).sum() for param, given in zip(params, inputs, strict=True)]).sum().backward()
+    optimizer.step()
+
+
+def test_forward_backward_and_step_in_one_graph(place: Place) -> None:
+    """The gradients come from the graph's private memory, at addresses that no eager step has seen; eager iterations come in between."""
+    shapes = [(600,), (37, 11), (), (1,), (2049,)]
+    plain, params = (expected.parameters(*shapes) for _ in range(2))
+    for group in (plain, params):
+        for param in group:
+            param.data = param.data.to(place.device)
+    settings = SETTINGS | {"lr": 0.01, "band": 1, "backend": place.backend, "tuning": "off"}
+    eager, graphed = SONew(plain, **settings), SONew(params, capturable=True, **settings)
+    feeds = [[grad.to(place.device) for grad in row] for row in expected.gradients(expected.parameters(*shapes), band=1)]
+    inputs = [given.clone() for given in feeds[0]]
+
+    def feed(row: Sequence[torch.Tensor]) -> None:
+        for given, value in zip(inputs, row, strict=True):
+            given.copy_(value)
+
+    graph = capture(lambda: iteration(graphed, params, inputs)).work if place.device == "cuda" else None
+    for _ in range(WARM_UP_STEPS):
+        iteration(eager, plain, inputs)
+        if graph is None:
+            iteration(graphed, params, inputs)
+    for turn, row in enumerate(feeds[:6]):
+        feed(row)
+        if graph is None or turn == 3:
+            iteration(graphed, params, inputs)
+        else:
+            graph()
+        iteration(eager, plain, inputs)
+        assert_same(bits(graphed, params), bits(eager, plain))

@@ -10,7 +10,7 @@ from tests.kernels.interpreter.mutants import Fault
 FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     # corrections and chains
     "series with the wrong sign": ("counts", Fault("band", "-x * series, 1.0", "x * series, 1.0")),
-    "no series near 0": ("counts", Fault("band", "tl.where(x > -0.125,", "tl.where(x > 0.0,")),
+    "series too short": ("counts", Fault("band", "static_range(9, 1, -1)", "static_range(4, 1, -1)")),
     "chains reach one element too far": ("steps", Fault("band", ".to(tl.int32) - lane\n", ".to(tl.int32) - lane + 1\n")),
     "chains end one element early": ("steps", Fault("band", ".to(tl.int32) - lane\n", ".to(tl.int32) - lane - 1\n")),
     "first chain of a tile too long": ("chains", Fault("band", "ahead = length -", "ahead = 1 + length -")),
@@ -112,7 +112,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
         Fault("direction", "edges + (first_tile + row + last) * RECORD", "edges + (first_tile + last) * RECORD"),
     ),
     "outer gradients of another tensor": ("pieces_in_a_table", Fault("direction", "outer + row * (2 * BAND)", "outer")),
-    "corrections of another tensor": ("grafts_of_two", Fault("direction", "corrections + 2 * row,", "corrections,")),
+    "corrections of another tensor": ("steps", Fault("direction", "corrections + 2 * row,", "corrections,")),
     "direction: inactive tensors stepped": ("inactive", Fault("direction", "tl.load(cells + ACTIVE) != 0", "tl.load(cells + ACTIVE) >= 0")),
     # stochastic rounding
     "state: cut instead of rounded": ("rounded_state", Fault("direction", "bits & 0xFFFF)", "bits & 0)")),
@@ -192,7 +192,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     ),
     "lr ignored": ("updates", Fault("update", "tl.load(lr)", "1.0 + 0.0 * tl.load(lr)")),
     "steps uphill": ("updates", Fault("update", "tl.fma(-lr,", "tl.fma(lr,")),
-    "one element past the end stepped": ("updates", Fault("update", "stored, mask=element < length)", "stored, mask=element <= length)")),
+    "one element past the end stepped": ("steps", Fault("update", "stored, mask=element < length)", "stored, mask=element <= length)")),
     "update tiles overlap": ("updates", Fault("update", "first = tile * BLOCK", "first = tile * (BLOCK - 1)")),
     "update tile of another tensor": ("updates", Fault("update", "tile - tl.load(cells + FIRST_UPDATE_TILE)", "tile")),
     "direction of another tensor": ("updates", Fault("update", "direction + tl.load(cells + OFFSET)", "direction")),
