@@ -17,7 +17,8 @@ from sonew.dispatch import StepGroup, load_step_group, make_plan, split_launch_g
 from sonew.errors import InvalidConfigError
 from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
 from sonew_autotune.settings import Problems
-from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS, direction_bytes, update_bytes
+from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS
+from sonew_kernels.traffic import direction_bytes, update_bytes
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -108,7 +109,7 @@ class Case:
 
     @property
     def bytes_moved(self) -> int:
-        """Fewest bytes of a step, as counted in `sonew_kernels.spec`."""
+        """Fewest bytes of a step, as counted in `sonew_kernels.traffic`."""
         names = (self.param_dtype, self.grad_dtype, self.state_dtype, self.direction_dtype)
         param, grad, state, scratch = (STORAGE_BYTES[name] for name in names)
         first = direction_bytes(self.band, grad_bytes=grad, state_bytes=state, direction_bytes=scratch)

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError
 from sonew_autotune.resources import Architecture, Resources, amd_resources, architecture, nvidia_resources
-from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, TritonLaunch, direction_bytes, triton_launches, update_bytes
+from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, TritonLaunch, triton_launches
+from sonew_kernels.traffic import direction_bytes, update_bytes
 
 __all__ = [
     "ALL_FLOAT32",

@@ -1,4 +1,4 @@
-"""Launch specs: what the kernels expect in memory, what may be tuned, how many bytes move. Plain data, no framework.
+"""Launch specs: what the kernels expect in memory, what may be tuned. Plain data, no framework. What moves: `traffic.py`.
 
 Every kernel works on a *group*: tensors with the same band, graft and dtypes. A group is described by a table with one
 row per tensor (`Column`), a map from tile to tensor, and a few flat buffers. The derivation stands in `kernels/README.md`.
@@ -92,16 +92,6 @@ def outer_gradients(band: int) -> tuple[int, int]:
     They are filled only where the piece's neighbour lives elsewhere: inside a piece the gradient is read-only and is read in place.
     """
     return 2, band
-
-
-def direction_bytes(band: int, *, grad_bytes: int = 4, state_bytes: int = 4, direction_bytes: int = 4) -> int:
-    """Bytes per element of the direction phase: read g, read and write momentum and stats, write the direction."""
-    return grad_bytes + 2 * (band + 2) * state_bytes + direction_bytes
-
-
-def update_bytes(*, param_bytes: int = 4, direction_bytes: int = 4) -> int:
-    """Bytes per element of the update phase: read the direction, read and write the parameter."""
-    return direction_bytes + 2 * param_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ that moves more bytes changes a row here or fails, without a GPU. Arrays have th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -22,13 +23,13 @@ class Row:
     Attributes:
         array: the kernel's argument. write: whether it is written.
         size: bytes of an entry.
-        per: what `accesses` and `unique` are counted for. A border lies between two tiles of one piece: both sides of it count.
-        accesses: entries that the source asks for, with repeats. unique: different entries among them, which DRAM must move.
-        blocks: the machine's instructions, as blocks of `lanes` columns; each number is a block's height. Empty where the instruction
+        per: what `accesses` and `unique` are counted for. A border lies between two tiles; what the programs on both sides touch counts.
+        accesses: entries that the source asks for, with repeats. unique: different entries, which DRAM must move.
+        blocks: the machine's instructions as blocks of `lanes` columns; each number is a block's height. None where the instruction
             is another row's: a pointer that chooses between two arrays is loaded once.
-        lanes: columns that a program's threads share; 1: one value for the whole program, which AMD reads by scalar instructions.
-        widths: bytes of the widest access, one number per path through the code; () stands for the entry's size.
-        layouts: most times the machine repeats the load, once per thread layout it wants the values in.
+        lanes: columns that a program's threads share. 1: a value for the whole program; AMD reads it by scalar instructions.
+        widths: bytes of the widest access, one number for each path through the code; () stands for the entry's size.
+        layouts: most times the machine repeats the instruction, once for each layout of its threads that needs the values.
     """
 
     array: str
@@ -42,26 +43,25 @@ class Row:
     widths: tuple[int, ...] = ()
     layouts: int = 1
 
-    def instructions(self, threads: int) -> dict[int, int]:
-        """Instructions of one thread by the bytes each moves, for a program of so many threads."""
-        counts: dict[int, int] = {}
-        entries = sum(-(-rows * self.lanes // threads) for rows in self.blocks)
+    def instructions(self, threads: int) -> Counter[int]:
+        """How many instructions of each width in bytes a thread executes at least, in a program of so many threads."""
+        counts: Counter[int] = Counter()
+        entries = sum(-(-height * self.lanes // threads) for height in self.blocks)
         for width in self.widths or (self.size,):
             together = max(1, min(width // self.size, entries))
-            moved = min(width, together * self.size)
-            counts[moved] = counts.get(moved, 0) + entries // together
-        return {moved: count for moved, count in counts.items() if count}
+            counts[min(width, together * self.size)] += entries // together
+        return +counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What traffic depends on, in the table entry of whole tensors and with a graft.
+    """What traffic depends on, with the table entry and a graft.
 
     Attributes:
         band: off-diagonals.
-        param, grad, state, direction: bytes of an entry; the state is rounded stochastically where it has 2.
-        chained: some chain ends inside its tensor. stochastic: bfloat16 parameters are rounded stochastically.
-        pieces: some piece is not a whole tensor (the direct entry only).
+        param, grad, state, direction: bytes of an entry. A state of 2 bytes is rounded stochastically.
+        chained: some chain ends inside its tensor. pieces: some piece is not a whole tensor.
+        stochastic: parameters are bfloat16 and rounded stochastically.
     """
 
     band: int
@@ -70,46 +70,162 @@ class Case:
     state: int = 4
     direction: int = 4
     chained: bool = False
-    stochastic: bool = False
     pieces: bool = False
+    stochastic: bool = False
 
 
-def _cells(per: Unit, *, loaded: int, used: int, lanes: int = 1, layouts: int = 1, rounding: bool = False) -> tuple[Row, ...]:
-    """Cells of the table that the source loads, of which the compiler keeps `used`; of a seed, another one, it keeps the low half."""
-    return (
-        Row(array="rows", size=8, per=per, accesses=loaded, unique=loaded, blocks=(1,) * used, lanes=lanes, layouts=layouts),
-        Row(array="rows", size=8, per=per, accesses=int(rounding), unique=int(rounding), blocks=(1,) * rounding, widths=(4,)),
-    )
+def _numbers(
+    array: str,
+    count: int,
+    *,
+    used: int | None = None,
+    per: Unit = "program",
+    size: int = 4,
+    lanes: int = 1,
+    layouts: int = 1,
+    write: bool = False,
+) -> Row:
+    """Single numbers; the compiler leaves out the loads of those that are not `used`."""
+    blocks = (1,) * (count if used is None else used)
+    return Row(array=array, size=size, per=per, accesses=count, unique=count, blocks=blocks, lanes=lanes, layouts=layouts, write=write)
 
 
-def _numbers(array: str, count: int, *, used: int | None = None, lanes: int = 1) -> Row:
-    """Numbers of 4 bytes that every lane of a program shares; the compiler leaves out those that are not `used`."""
-    kept = count if used is None else used
-    return Row(array=array, size=4, per="program", accesses=count, unique=count, blocks=(1,) * kept, lanes=lanes)
+def _cells(count: int, *, used: int | None = None, per: Unit = "program", lanes: int = 1, layouts: int = 1) -> Row:
+    """Cells of a tensor's row of the table."""
+    return _numbers("rows", count, used=used, per=per, size=8, lanes=lanes, layouts=layouts)
+
+
+def _seed(*, used: bool) -> Row:
+    """A tensor's seed, of whose cell only the low half is loaded."""
+    return Row(array="rows", size=8, per="program", accesses=1, unique=1, blocks=(1,) * used, widths=(4,))
 
 
 def _prologue(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
-    """Count the steps, and copy the momentum and stats around each border to its record."""
-    band, borders = case.band, launch.constants["BORDERS"]
-    fields, positions = border_record(band)
-    lanes = borders * launch.constants["POSITIONS"]
-    layouts = 3 if band else 1
+    """Count the steps, copy momentum and stats around every border."""
+    borders = launch.constants["BORDERS"]
+    fields, positions = border_record(case.band)
+    layouts = 3 if case.band else 1
+    rows = (
+        _numbers("tiles", 1, per="tile", lanes=borders, layouts=layouts),
+        _cells(2, per="tile", lanes=borders, layouts=layouts),  # ACTIVE, FIRST_TILE
+        _cells(1, per="tensor", lanes=borders),  # COUNT
+        _numbers("count", 1, per="tensor", lanes=borders),
+        _numbers("hyper", 2, lanes=borders),  # behind a store, where AMD has no scalar loads
+        _numbers("count", 1, per="tensor", lanes=borders, write=True),
+        _numbers("corrections", 2, per="tensor", lanes=borders, write=True),
+    )
+    if case.band == 0:
+        return rows
 
-    def copied(array: str, rows: int, *, write: bool = False) -> Row:
-        entries = rows * positions
+    def copied(array: str, count: int, *, write: bool = False) -> Row:
+        entries, lanes = count * positions, borders * launch.constants["POSITIONS"]
         return Row(
-            array=array, size=case.state, per="border", accesses=entries, unique=entries, blocks=(1,) * rows, lanes=lanes, write=write
+            array=array, size=case.state, per="border", accesses=entries, unique=entries, blocks=(1,) * count, lanes=lanes, write=write
         )
 
-    numbers = {"per": "tensor", "size": 4, "lanes": borders}
-    return (
-        Row(array="tiles", size=4, per="tile", accesses=1, unique=1, blocks=(1,), lanes=borders, layouts=layouts),
-        *_cells("tile", loaded=2, used=2, lanes=borders, layouts=layouts)[:1],  # ACTIVE, FIRST_TILE
-        *_cells("tensor", loaded=1, used=1, lanes=borders)[:1],  # COUNT
-        *(_cells("border", loaded=3, used=3, lanes=borders, layouts=layouts)[:1] if band else ()),  # LENGTH, MOMENTUM, STATS
-        _numbers("hyper", 2, lanes=borders),  # behind a store, where AMD has no scalar loads
-        Row(array="count", accesses=1, unique=1, blocks=(1,), **numbers),
-        Row(array="count", accesses=1, unique=1, blocks=(1,), write=True, **numbers),
-        Row(array="corrections", accesses=2, unique=2, blocks=(1, 1), write=True, **numbers),
-        *((copied("momentum", 1), copied("stats", fields - 1), copied("edges", fields, write=True)) if band else ()),
+    lengths_and_addresses = _cells(3, per="border", lanes=borders, layouts=layouts)  # LENGTH, MOMENTUM, STATS
+    return (*rows, lengths_and_addresses, copied("momentum", 1), copied("stats", fields - 1), copied("edges", fields, write=True))
+
+
+def _direction(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
+    """Read gradient and state with their halos; write state, direction and partial norms.
+
+    Every array is loaded at each offset 0..band. So an element is asked for (band + 1) times, row k of stats (band + 1 - k) times,
+    and per tile and offset `band` lanes fall beyond the tile: gradients there are read in place, the state from border records.
+    """
+    band, lanes = case.band, launch.constants["BLOCK"]
+    offsets, window = band + 1, (band + 1) * (band + 2) // 2
+    unrolled = band <= LARGEST_UNROLLED_LOAD
+    by_offset = (1,) * offsets if unrolled else (offsets,)
+    by_window = (1,) * window if unrolled else (*range(1, offsets), offsets)
+    left, right = band * (band + 2), band + band * (band + 1) // 2  # on the right only what windows of the tile reach
+    rounded = case.state == 2
+
+    def read(array: str, size: int, accesses: int, unique: int, blocks: tuple[int, ...], per: Unit = "element") -> Row:
+        return Row(array=array, size=size, per=per, accesses=accesses, unique=unique, blocks=blocks, lanes=lanes)
+
+    def written(array: str, size: int, entries: int, blocks: tuple[int, ...]) -> Row:
+        return Row(array=array, size=size, per="element", accesses=entries, unique=entries, blocks=blocks, lanes=lanes, write=True)
+
+    state = (
+        # Above the unrolled bands one block holds all rows of the state.
+        written("momentum", case.state, 1, (1,) if unrolled else ()),
+        written("stats", case.state, offsets, (1,) * offsets if unrolled else (band + 2,)),
     )
+    return (
+        read("grad", case.grad, offsets, 1, by_offset),
+        read("momentum", case.state, offsets, 1, by_offset),
+        read("stats", case.state, window, offsets, by_window),
+        read("grad", case.grad, offsets * band, 2 * band, (), "border"),
+        read("edges", case.state, (offsets + window) * band, left + right, (), "tile"),
+        *((read("outer", 4, offsets * band, 2 * band, by_offset, "tensor"),) if case.pieces and band else ()),
+        *state,
+        written("direction", case.direction, 1, (1,)),
+        _numbers("partials", 2, size=8, write=True),
+        _numbers("tiles", 1),
+        _cells(11, used=9 + case.chained + rounded),  # all but PARAM, FIRST_UPDATE_TILE and SEED; CHAIN and COUNT are not always used
+        _seed(used=rounded),
+        _numbers("count", 1, used=int(rounded)),
+        _numbers("hyper", 7, used=7 if band else 6),  # no pivot to judge by gamma at band 0
+        _numbers("corrections", 2),
+    )
+
+
+def _norms(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:  # noqa: ARG001  # one signature for all kernels
+    """Sum the partial norms of a tensor's tiles, two blocks at once."""
+    lanes = launch.constants["BLOCK"]
+    return (
+        Row(array="partials", size=8, per="tile", accesses=2, unique=2, blocks=(1, 1, 1, 1), lanes=lanes),
+        _numbers("scales", 1, per="tensor", write=True),
+        _cells(3, per="tensor"),  # ACTIVE, LENGTH, FIRST_TILE
+    )
+
+
+def _update(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
+    """Read direction and parameter, write the parameter: by 16 bytes where a tile is full and aligned, else by single elements."""
+    lanes = launch.constants["BLOCK"]
+
+    def stream(array: str, size: int, *, write: bool = False) -> Row:
+        return Row(array=array, size=size, per="element", accesses=1, unique=1, blocks=(1,), lanes=lanes, widths=(size, 16), write=write)
+
+    return (
+        stream("param", case.param),
+        stream("direction", case.direction),
+        stream("param", case.param, write=True),
+        _numbers("update_tiles", 1),
+        _cells(7, used=5 + 2 * case.stochastic),  # ACTIVE, PARAM, OFFSET, FIRST_UPDATE_TILE, LENGTH; START and COUNT where rounded
+        _seed(used=case.stochastic),
+        _numbers("count", 1, used=int(case.stochastic)),
+        _numbers("scales", 1),
+        _numbers("lr", 1),
+        _numbers("hyper", 1),
+    )
+
+
+TRAFFIC: Final[Mapping[str, Callable[[Case, TritonLaunch], tuple[Row, ...]]]] = {
+    "prologue": _prologue,
+    "direction": _direction,
+    "norms": _norms,
+    "update": _update,
+}
+
+
+def traffic(kernel: str, case: Case, config: Mapping[str, int] | None = None) -> tuple[Row, ...]:
+    """Rows of one kernel of `TRAFFIC` under a configuration of the Triton family, by default the band's own."""
+    chosen = SPECS["triton"].default(case.band) if config is None else config
+    return TRAFFIC[kernel](case, triton_launches(chosen, case.band)[kernel])
+
+
+def bytes_per(unit: Unit, kernel: str, case: Case) -> int:
+    """Bytes that a kernel must move per element, border, tile, tensor or program."""
+    return sum(row.size * row.unique for row in traffic(kernel, case) if row.per == unit)
+
+
+def direction_bytes(band: int, *, grad_bytes: int = 4, state_bytes: int = 4, direction_bytes: int = 4) -> int:
+    """Bytes per element of the direction phase: read g, read and write momentum and stats, write the direction."""
+    return bytes_per("element", "direction", Case(band=band, grad=grad_bytes, state=state_bytes, direction=direction_bytes))
+
+
+def update_bytes(*, param_bytes: int = 4, direction_bytes: int = 4) -> int:
+    """Bytes per element of the update phase: read the direction, read and write the parameter."""
+    return bytes_per("element", "update", Case(band=0, param=param_bytes, direction=direction_bytes))

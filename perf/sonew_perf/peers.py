@@ -14,7 +14,7 @@ import torch
 
 from sonew.torch import SONew
 from sonew_autotune.measure import Work, copy_roof
-from sonew_kernels.spec import direction_bytes
+from sonew_kernels.traffic import direction_bytes
 from sonew_perf.cases import LR, TimedCase, phase_works
 from sonew_perf.compiled import CompiledSonew
 from sonew_perf.graphs import capture

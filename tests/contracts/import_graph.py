@@ -39,7 +39,7 @@ class Layer:
 _SURFACE_BELOW: Final = ("specs", "core", "backends", "dispatch")
 _ALL_BELOW: Final = ("kernels", *_SURFACE_BELOW, "torch surface", "jax surface")
 LAYERS: Final = (
-    Layer(name="specs", prefixes=("sonew_kernels.spec",), frameworks=0),
+    Layer(name="specs", prefixes=("sonew_kernels.spec", "sonew_kernels.traffic"), frameworks=0),
     Layer(name="kernels", prefixes=("sonew_kernels",), below=("specs",), third_party=("triton",), frameworks=0),
     Layer(name="core", prefixes=("sonew",), third_party=("platformdirs",), frameworks=0),
     Layer(

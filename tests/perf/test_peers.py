@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_kernels.spec import direction_bytes
+from sonew_kernels.traffic import direction_bytes
 from sonew_perf.cases import Workload, fixed_tensors
 from sonew_perf.peers import (
     COMPILED,

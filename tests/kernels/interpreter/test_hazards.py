@@ -15,64 +15,9 @@ from triton.runtime.interpreter import InterpreterBuilder
 import sonew_kernels.window as window_module
 from sonew.config import Hyper
 from tests.kernels.interpreter.harness import Group
+from tests.kernels.interpreter.recorder import watched
 
 Bits = tuple[torch.Tensor, ...]
-
-
-class Recorder:
-    """Byte ranges that each program of one launch reads and writes, in 2-byte granules, in the order of access."""
-
-    def __init__(self) -> None:
-        self.program = -1
-        self.accesses: list[tuple[int, bool, np.ndarray]] = []
-
-    def add(self, pointers: Any, mask: Any, *, write: bool) -> None:
-        """Record the masked addresses of one access."""
-        size = max(1, pointers.get_element_ty().primitive_bitwidth // 16)
-        granules = (pointers.data[mask.data] // 2)[:, None] + np.arange(size, dtype=np.uint64)
-        self.accesses.append((self.program, write, np.unique(granules)))
-
-    def conflicts(self) -> list[str]:
-        """Written granules that another program touches, and those a program reads again after it wrote them."""
-        writer: dict[int, int] = {}
-        found = []
-        for program, granule in ((p, g) for p, write, granules in self.accesses if write for g in granules.tolist()):
-            if writer.setdefault(granule, program) != program:
-                found.append(f"programs {writer[granule]} and {program} write {granule}")
-        seen: set[int] = set()
-        for program, write, granules in self.accesses:
-            for granule in granules.tolist():
-                if writer.get(granule, program) != program:
-                    found.append(f"program {program} touches what program {writer[granule]} writes")
-                elif not write and granule in seen:
-                    found.append(f"program {program} reads back what it wrote")
-            seen.update(granules.tolist() if write else ())
-        return found
-
-
-@contextmanager
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """Record every access of the launches inside."""
-    recorder = Recorder()
-    load, store, set_index = (getattr(InterpreterBuilder, name) for name in ("create_masked_load", "create_masked_store", "set_grid_idx"))
-
-    def watched_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
-        recorder.add(pointers, mask, write=False)
-        return load(self, pointers, mask, *rest)
-
-    def watched_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        recorder.add(pointers, mask, write=True)
-        return store(self, pointers, value, mask, *rest)
-
-    def watched_index(self: Any, x: int, y: int, z: int) -> None:
-        recorder.program = x
-        set_index(self, x, y, z)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InterpreterBuilder, "create_masked_load", watched_load)
-        patch.setattr(InterpreterBuilder, "create_masked_store", watched_store)
-        patch.setattr(InterpreterBuilder, "set_grid_idx", watched_index)
-        yield recorder
 
 
 @contextmanager
@@ -134,9 +79,9 @@ def test_no_program_touches_what_another_writes(band: int, chain: Any, monkeypat
     for name, phase in phases(group).items():
         with watched(monkeypatch) as recorder:
             phase()
-        programs = {program for program, _, _ in recorder.accesses}
+        programs = {access.program for access in recorder.accesses}
         assert len(programs) == group.stepper._grids[name][0], name
-        assert any(write for _, write, _ in recorder.accesses), name
+        assert any(access.write for access in recorder.accesses), name
         assert recorder.conflicts() == [], name
 
 
