@@ -20,7 +20,7 @@ from sonew.layout import state_layout
 from sonew.rounding import tensor_seed
 from sonew.torch_capture import Captures, check_capturable, check_launch, is_capturing
 from sonew.torch_groups import GroupPlan, LaunchGroup, check_grad, dtype_name, plan_group
-from sonew.torch_settings import Settings, check_group
+from sonew.torch_settings import Settings, check_group, fill_gamma
 
 __all__ = ["SONew"]
 
@@ -37,7 +37,8 @@ class SONew(torch.optim.Optimizer):
         weight_decay: decoupled decay, scaled by lr, >= 0.
         band: off-diagonals kept, >= 0; 1 is tridiagonal, the paper's choice.
         eps_rel: relative damping of the diagonal, >= 0.
-        gamma: a pivot at or below gamma times its diagonal entry drops the column's couplings, >= 0.
+        gamma: a pivot at or below gamma times its diagonal entry drops the column's couplings, >= 0. None: 0, or with bfloat16 state
+            `sonew.config.default_gamma`, below which a pivot is rounding.
         graft: whose norm a tensor's update takes: "adam", "adam_uncorrected", "rmsprop", "sgd", or "none".
         chain: "tensor" (a tensor's elements in row-major order form one chain), "row" (each last axis) or a length.
         state_dtype: torch.float32; torch.bfloat16 halves the state's memory and traffic, its averages are rounded stochastically
@@ -77,7 +78,7 @@ class SONew(torch.optim.Optimizer):
         *,
         band: int = 1,
         eps_rel: float = 0.0,
-        gamma: float = 0.0,
+        gamma: float | None = None,
         graft: GraftName = "adam",
         chain: Chain = "tensor",
         state_dtype: torch.dtype | str = torch.float32,
@@ -128,6 +129,7 @@ class SONew(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+            fill_gamma(group)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: settings and state, no plans."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from sonew.config import DIRECTION_DTYPES, STATE_DTYPES, Hyper
+from sonew.config import DIRECTION_DTYPES, STATE_DTYPES, Hyper, default_gamma
 from sonew.dispatch import check_request
 from sonew.errors import InvalidConfigError
 from sonew.torch_groups import LaunchGroup, check_param, dtype_name
@@ -84,14 +84,20 @@ class Settings:
             launch.stepper.set_hyper(self.read())
 
 
+def fill_gamma(group: dict[str, Any]) -> None:
+    """Give a group whose `gamma` is None its default."""
+    if group["gamma"] is None:
+        group["gamma"] = default_gamma(dtype_name(group["state_dtype"]), group["betas"][1])
+
+
 def check_group(group: dict[str, Any]) -> None:
-    """Refuse a new group's settings or parameters; types become names, `betas` a tuple.
+    """Refuse a new group's settings or parameters; types become names, `betas` a tuple, a `gamma` of None its default.
 
     Raises:
         InvalidConfigError: a setting outside its range.
         UnsupportedProblemError: a parameter that cannot be stepped.
     """
-    settings = Settings.of(group)
+    settings = Settings.of(group if group["gamma"] is not None else {**group, "gamma": 0.0})
     if settings.lr is not None and settings.lr.device.type == "cpu":
         settings.read()
     group["betas"] = tuple(group["betas"])  # a list could be changed in place, unseen
@@ -101,6 +107,7 @@ def check_group(group: dict[str, Any]) -> None:
         if group[name] not in allowed:
             msg = f"{name}={group[name]!r} is not one of {list(allowed)}. Use torch.float32."
             raise InvalidConfigError(msg)
+    fill_gamma(group)
     if not isinstance(group["capturable"], bool):
         msg = f"capturable={group['capturable']!r} is not allowed: it must be True or False. Pass True to capture steps in CUDA graphs."
         raise InvalidConfigError(msg)

@@ -87,6 +87,13 @@ def make_key(problem: Problem, kernel: str, environment: Mapping[str, str | int]
     )
 
 
+def type_names(subject: Key | Problem) -> str:
+    """The parameters' type, and what differs from the usual: gradients of another one, state or direction not in float32."""
+    grads = "" if subject.grad_dtype == subject.param_dtype else f"/{subject.grad_dtype} gradients"
+    narrow = (("state", subject.state_dtype), ("direction", subject.direction_dtype))
+    return f"{subject.param_dtype}{grads}" + "".join(f", {dtype} {name}" for name, dtype in narrow if dtype != "float32")
+
+
 def _typed(name: str, value: object, kind: type) -> Any:  # noqa: ANN401  # the caller names the type
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         msg = f"{name} is {value!r}, expected {kind.__name__}"

@@ -78,7 +78,7 @@ def explanation_lines(explanation: Explanation) -> list[str]:
     plan, used = explanation.plan, _used(explanation)
     problem = plan.problem
     lines = [
-        f"Problem: band {problem.band}, {problem.total} elements, {problem.param_dtype} on {problem.device}, chain {problem.chain}",
+        f"Problem: band {problem.band}, {problem.total} elements, {tuned.type_names(problem)} on {problem.device}, chain {problem.chain}",
         f"Backend: {plan.backend}",
         *(f"  {c.backend}: {'can step it' if c.reason is None else c.reason}" for c in explanation.candidates),
         f"Configuration: {' '.join(f'{name}={value}' for name, value in plan.config.meta) or '(nothing to tune)'}",
@@ -91,7 +91,7 @@ def explanation_lines(explanation: Explanation) -> list[str]:
         key = verdict.entry.key
         mark = "USED" if verdict is used else "not used"
         size = f"size 2^{key.total_log2}, median 2^{key.median_log2}, {verdict.distance} steps away"
-        lines.append(f"  {mark}: {verdict.store}, band {key.band}, {key.param_dtype}, {size}; {evidence_text(verdict.entry)}")
+        lines.append(f"  {mark}: {verdict.store}, band {key.band}, {tuned.type_names(key)}, {size}; {evidence_text(verdict.entry)}")
         lines += [f"    {reason}" for reason in verdict.reasons]
         if not verdict.reasons and verdict is not used:
             lines.append("    it fits, but another entry is nearer, measured, or comes first")

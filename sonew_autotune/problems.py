@@ -16,6 +16,7 @@ from sonew.config import Chain, Hyper, LaunchConfig, Plan, Problem, chain_length
 from sonew.dispatch import StepGroup, load_step_group, make_plan, split_launch_groups
 from sonew.errors import InvalidConfigError
 from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
+from sonew.tuned import type_names
 from sonew_autotune.settings import Problems
 from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS
 from sonew_kernels.traffic import direction_bytes, update_bytes
@@ -81,10 +82,7 @@ class Case:
     def title(self) -> str:
         """One line for tables and progress."""
         extra = "" if self.chain == "tensor" else f" chain={self.chain}"
-        grads = "" if self.grad_dtype == self.param_dtype else f"/{self.grad_dtype} gradients"
-        state = "" if self.state_dtype == "float32" else f", {self.state_dtype} state"
-        direction = "" if self.direction_dtype == "float32" else f", {self.direction_dtype} direction"
-        return f"band {self.band} {self.name} {self.param_dtype}{grads}{state}{direction}{extra} on {self.device}"
+        return f"band {self.band} {self.name} {type_names(self.problem)}{extra} on {self.device}"
 
     @property
     def elements(self) -> int:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sonew.tuned import SCHEMA_VERSION, Entry, Verdict
+from sonew.tuned import SCHEMA_VERSION, Entry, Verdict, type_names
 from sonew_autotune.measure import Ratio
 from sonew_autotune.results import Result
 
@@ -44,7 +44,7 @@ def _times(ratio: Mapping[str, float] | Ratio) -> str:
 
 def _row(result: Result) -> list[str]:
     case = result.case
-    problem = f"band {case.band}, {case.name}, {case.param_dtype}"
+    problem = f"band {case.band}, {case.name}, {type_names(case.problem)}"
     entry = result.entry
     if entry is None or entry.kind != "measured":
         return [problem, *["-"] * 6, result.status]
@@ -96,7 +96,7 @@ def entries_table(rows: Sequence[tuple[str, Entry, Sequence[str]]]) -> Table:
         table.add_column(heading)
     for store, entry, reasons in rows:
         key, evidence = entry.key, entry.evidence
-        types = key.param_dtype if key.param_dtype == key.grad_dtype else f"{key.param_dtype}/{key.grad_dtype}"
+        types = type_names(key)
         table.add_row(
             store.removesuffix(" store"),
             f"{key.kernel} {key.capability}",

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sonew import paths
 from sonew.errors import InvalidConfigError
+from sonew.tuned import type_names
 from sonew_autotune import static
 from sonew_autotune.cross import KERNEL, CompileRequest, Outcome, Ranked, StaticResult, check_target, tune_static
 from sonew_autotune.outcome import Failure
@@ -47,8 +48,8 @@ class _CompileReport:
         """A band's compilations start."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(f"band {case.band} {case.param_dtype}", total=count)
-        self._say(f"band {case.band} {case.param_dtype}: compiling {count} kernels")
+        self._task = self._bar.add_task(f"band {case.band} {type_names(case.problem)}", total=count)
+        self._say(f"band {case.band} {type_names(case.problem)}: compiling {count} kernels")
 
     def told(self, request: CompileRequest, outcome: Outcome) -> None:
         """One was compiled."""
@@ -78,7 +79,9 @@ def _resource_cells(used: Resources) -> list[str]:
 
 def _ranking_table(result: StaticResult, target: str) -> Table:
     """The best candidates of a problem beside the default, a row per kernel."""
-    table = Table(title=f"{target}, band {result.case.band}, {result.case.param_dtype}: ranked by the static model", title_justify="left")
+    table = Table(
+        title=f"{target}, band {result.case.band}, {type_names(result.case.problem)}: ranked by the static model", title_justify="left"
+    )
     for heading in ("rank", "configuration", "model", "kernel", *RESOURCE_HEADINGS):
         table.add_column(heading)
     best = list(enumerate(result.ranked[:SHOWN], start=1))
@@ -137,7 +140,9 @@ def run_static(problems: Problems, target: str, settings: Settings, *, started: 
     if as_json:
         typer.echo(document([_result_json(result) for result in results]))
     else:
-        shown_methods = {(result.case.band, result.case.param_dtype): result for result in results}  # sizes share their compilations
+        shown_methods = {
+            (result.case.band, type_names(result.case.problem)): result for result in results
+        }  # sizes share their compilations
         for result in shown_methods.values():
             console.print(_ranking_table(result, target))
             if result.entry is not None:

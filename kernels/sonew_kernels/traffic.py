@@ -79,20 +79,24 @@ def _numbers(
     count: int,
     *,
     used: int | None = None,
+    unique: int | None = None,
     per: Unit = "program",
     size: int = 4,
     lanes: int = 1,
     layouts: int = 1,
     write: bool = False,
 ) -> Row:
-    """Single numbers; the compiler leaves out the loads of those that are not `used`."""
+    """Single numbers; the compiler leaves out the loads of those that are not `used`. `unique`: where it is not their count."""
     blocks = (1,) * (count if used is None else used)
-    return Row(array=array, size=size, per=per, accesses=count, unique=count, blocks=blocks, lanes=lanes, layouts=layouts, write=write)
+    different = count if unique is None else unique
+    return Row(array=array, size=size, per=per, accesses=count, unique=different, blocks=blocks, lanes=lanes, layouts=layouts, write=write)
 
 
-def _cells(count: int, *, used: int | None = None, per: Unit = "program", lanes: int = 1, layouts: int = 1) -> Row:
+def _cells(
+    count: int, *, used: int | None = None, unique: int | None = None, per: Unit = "program", lanes: int = 1, layouts: int = 1
+) -> Row:
     """Cells of a tensor's row of the table."""
-    return _numbers("rows", count, used=used, per=per, size=8, lanes=lanes, layouts=layouts)
+    return _numbers("rows", count, used=used, unique=unique, per=per, size=8, lanes=lanes, layouts=layouts)
 
 
 def _seed(*, used: bool) -> Row:
@@ -104,11 +108,12 @@ def _prologue(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
     """Count the steps, copy momentum and stats around every border."""
     borders = launch.constants["BORDERS"]
     fields, positions = border_record(case.band)
-    layouts = 3 if case.band else 1
+    layouts = 5 if case.band else 1
     rows = (
         _numbers("tiles", 1, per="tile", lanes=borders, layouts=layouts),
-        _cells(2, per="tile", lanes=borders, layouts=layouts),  # ACTIVE, FIRST_TILE
-        _cells(1, per="tensor", lanes=borders),  # COUNT
+        # All lanes of a tensor read its cells: ACTIVE, FIRST_TILE for each tile, LENGTH, MOMENTUM, STATS for each border, COUNT once.
+        _cells(2, unique=0, per="tile", lanes=borders, layouts=layouts),
+        _cells(1, unique=6 if case.band else 3, per="tensor", lanes=borders),
         _numbers("count", 1, per="tensor", lanes=borders),
         _numbers("hyper", 2, lanes=borders),  # behind a store, where AMD has no scalar loads
         _numbers("count", 1, per="tensor", lanes=borders, write=True),
@@ -123,8 +128,8 @@ def _prologue(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
             array=array, size=case.state, per="border", accesses=entries, unique=entries, blocks=(1,) * count, lanes=lanes, write=write
         )
 
-    lengths_and_addresses = _cells(3, per="border", lanes=borders, layouts=layouts)  # LENGTH, MOMENTUM, STATS
-    return (*rows, lengths_and_addresses, copied("momentum", 1), copied("stats", fields - 1), copied("edges", fields, write=True))
+    cells = _cells(3, unique=0, per="border", lanes=borders, layouts=layouts)
+    return (*rows, cells, copied("momentum", 1), copied("stats", fields - 1), copied("edges", fields, write=True))
 
 
 def _direction(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:

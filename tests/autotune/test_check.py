@@ -18,14 +18,24 @@ LENGTHS = (0, 1, 2, 3, check.PRIME)
 CONFIG = SPECS["cpu"].default(1)
 
 
-def _case(band: int = 1, dtype: str = "float32") -> Case:
-    return Case(name="x", shapes=((8,),), device="cpu", band=band, param_dtype=dtype, grad_dtype=dtype)
+def _case(band: int = 1, dtype: str = "float32", state: str = "float32") -> Case:
+    types = {"param_dtype": dtype, "grad_dtype": dtype, "state_dtype": state, "direction_dtype": state}
+    return Case(name="x", shapes=((8,),), device="cpu", band=band, **types)
 
 
-@pytest.mark.parametrize(("band", "dtype"), [(1, "float32"), (4, "float32"), (2, "bfloat16"), (1, "float16")])
-def test_the_cpu_backend_passes_at_its_own_edges(band: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("band", "dtype", "state"),
+    [
+        (1, "float32", "float32"),
+        (4, "float32", "bfloat16"),
+        (2, "bfloat16", "bfloat16"),
+        (1, "float16", "float32"),
+        (16, "float32", "float32"),
+    ],
+)
+def test_the_cpu_backend_passes_at_its_own_edges(band: int, dtype: str, state: str) -> None:
     config = {**SPECS["cpu"].default(band), "segment": 4096}
-    check_config(_case(band, dtype), "cpu", "cpu", config)
+    check_config(_case(band, dtype, state), "cpu", "cpu", config)
 
 
 def test_lengths_lie_around_every_edge() -> None:

@@ -48,6 +48,7 @@ def test_a_large_model_is_cut_as_the_optimizer_cuts_it() -> None:
         (Problems(sizes=(0,)), r"size=0 .*between 1 and .*--size 4194304"),
         (Problems(models=("resnet",)), r"model='resnet' is not one of .*mnist-autoencoder"),
         (Problems(dtypes=("float64",)), r"dtype='float64' is not one of .*bfloat16"),
+        (Problems(states=("float16",)), r"state='float16' is not one of .*bfloat16"),
     ],
 )
 def test_wrong_choices_name_value_set_and_fix(problems: Problems, match: str) -> None:
@@ -67,3 +68,15 @@ def test_a_group_steps_the_benchs_own_tensors() -> None:
         assert not torch.equal(leaf.param, old)
     again = build_bench(case)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(bench.grads, again.grads, strict=True))
+
+
+def test_narrow_state_and_direction_come_together_and_are_named() -> None:
+    """`--state bfloat16` means both; the title, the problem and the bytes of a step know it."""
+    wide, narrow = cases_of(Problems(bands=(1,), sizes=(1000,), states=("float32", "bfloat16")), "cpu")
+    assert wide.title == "band 1 1000 float32 on cpu"
+    assert narrow.title == "band 1 1000 float32, bfloat16 state, bfloat16 direction on cpu"
+    assert (narrow.problem.state_dtype, narrow.problem.direction_dtype) == ("bfloat16", "bfloat16")
+    assert wide.bytes_moved == 44_000
+    assert narrow.bytes_moved == (4 + 2 * 3 * 2 + 2 + 2 + 8) * 1000
+    bench = build_bench(narrow)
+    assert {tensor.dtype for leaf in bench.leaves for tensor in (leaf.momentum, leaf.stats)} == {torch.bfloat16}

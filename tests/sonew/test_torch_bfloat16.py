@@ -118,3 +118,10 @@ def test_steps_below_the_last_place_move_a_bfloat16_parameter_only_stochasticall
 def test_bad_settings_are_refused(settings: dict[str, Any], part: str) -> None:
     with pytest.raises(InvalidConfigError, match=part):
         SONew(parameters((3,)), **settings)
+
+
+@pytest.mark.parametrize(("state", "beta2", "want"), [("float32", 0.99, 0.0), (BF16, 0.99, 0.027691), (BF16, 0.999, 0.087371)])
+def test_pivots_below_the_noise_of_bfloat16_averages_fall_back_by_default(state: Any, beta2: float, want: float) -> None:
+    """2^-8 / sqrt(1 - beta2^2); an explicit gamma, 0 too, is kept, and a group may have its own."""
+    optimizer = SONew([{"params": parameters((3,))}, {"params": parameters((4,)), "gamma": 0.0}], betas=(0.9, beta2), state_dtype=state)
+    assert [group["gamma"] for group in optimizer.param_groups] == [pytest.approx(want, rel=1e-4), 0.0]

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sonew_autotune.static import TARGETS, Dtypes, compile_kernel
-from sonew_kernels.spec import SPECS
+from sonew_kernels.spec import COMPILE_OPTIONS, SPECS
 
 Kind = Literal["load", "store", "barrier", "label", "jump", "branch", "exit"]
 
@@ -91,16 +91,21 @@ FENCED: Final = re.compile(
 )
 
 
+GLOBAL_LOAD: Final = re.compile(r"= load [^\n]*addrspace\(1\)|call [^\n]*@llvm\.amdgcn\.raw\.ptr\.buffer\.load")
+GLOBAL_STORE: Final = re.compile(r"^\s*store [^\n]*addrspace\(1\)|call [^\n]*@llvm\.amdgcn\.raw\.ptr\.buffer\.store", re.MULTILINE)
+
+
 def memory_fault(llir: str, amdgcn: str) -> str | None:
-    """Why AMD's first barrier would order execution but not memory, or None.
+    """Why AMD's barriers between the last load and the first store would order execution but not memory, or None.
 
     `s_barrier` does not wait for outstanding loads. What orders them is the pair of workgroup fences around it, which
     LLVM's memory model honours without a wait as long as a workgroup runs on one compute unit (no tgsplit mode).
     """
-    first = llir.find("@llvm.amdgcn.s.barrier()")
-    fenced = FENCED.search(llir)
-    if fenced is None or not fenced.start() < first < fenced.end():
-        return "the first barrier has no fences"
+    loads, first_store = list(GLOBAL_LOAD.finditer(llir)), GLOBAL_STORE.search(llir)
+    if not loads or first_store is None:
+        return "no load or no store found"
+    if not any(loads[-1].end() < fenced.start() < first_store.start() for fenced in FENCED.finditer(llir)):
+        return "no barrier between loads and stores has fences"
     return "tgsplit mode" if re.search(r"\.amdhsa_tg_split\s+1", amdgcn) else None
 
 
@@ -127,15 +132,23 @@ def compile_planted(target: str, *, barrier: bool) -> Mapping[str, str]:
     gpu = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
     signature = {"state": "*fp32", "BLOCK": "constexpr", "BARRIER": "constexpr"}
     source = ASTSource(planted, signature, {"BLOCK": 256, "BARRIER": barrier})
-    built = triton.compile(source, target=gpu, options={"num_warps": 4})
+    built = triton.compile(source, target=gpu, options={**COMPILE_OPTIONS, "num_warps": 4})
     return {name: built.asm[name] for name in ("llir", "ptx", "amdgcn") if name in built.asm}
 
 
+QUICK: Final = {("float32", 0), ("float32", 1), ("float32", 4), ("bfloat16", 1)}
+CASES: Final = [
+    pytest.param(state, band, marks=() if (state, band) in QUICK else pytest.mark.full)
+    for state in ("float32", "bfloat16")
+    for band in (0, 1, 4, 8, 16)
+]
+
+
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("band", [0, 1, 4, pytest.param(8, marks=pytest.mark.full)])
-def test_every_store_waits_for_every_load(band: int, target: str) -> None:
+@pytest.mark.parametrize(("state", "band"), CASES)
+def test_every_store_waits_for_every_load(state: str, band: int, target: str) -> None:
     """The direction kernel at its default configuration."""
-    compiled = compile_kernel("direction", SPECS["triton"].default(band), band, target)
+    compiled = compile_kernel("direction", SPECS["triton"].default(band), band, target, dtypes=Dtypes(state=state))
     assert fault_of(compiled.stages) is None
 
 
@@ -174,10 +187,19 @@ def test_paths_are_followed() -> None:
 
 
 def test_fences_are_required_on_amd() -> None:
-    """A bare barrier, and fences around a later barrier only, are faults; so is a workgroup spread over compute units."""
+    """Without a fenced barrier between loads and stores there is a fault; so is there for a workgroup spread over compute units."""
     barrier = "tail call void @llvm.amdgcn.s.barrier()"
     fenced = f'fence syncscope("workgroup") release\n{barrier}\nfence syncscope("workgroup") acquire'
-    assert memory_fault(fenced, ".amdhsa_tg_split 0") is None
-    assert memory_fault(barrier, "") == "the first barrier has no fences"
-    assert memory_fault(f"{barrier}\n{fenced}", "") == "the first barrier has no fences"
-    assert memory_fault(fenced, ".amdhsa_tg_split 1") == "tgsplit mode"
+    load, store = "%1 = load <1 x float>, ptr addrspace(1) %0", "  store <1 x float> %1, ptr addrspace(1) %0"
+    bare = "no barrier between loads and stores has fences"
+
+    def of(*lines: str, assembly: str = "") -> str | None:
+        return memory_fault("\n".join(lines), assembly)
+
+    assert of(load, fenced, store) is None
+    assert of(load, barrier, fenced, store) is None
+    assert of(load, barrier, store) == bare
+    assert of(load, barrier, store, fenced) == bare
+    assert of(fenced, load, barrier, store) == bare
+    assert of(fenced) == "no load or no store found"
+    assert of(load, fenced, store, assembly=".amdhsa_tg_split 1") == "tgsplit mode"
