@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ CONFIG = SPECS["cpu"].default(1)
 
 
 def _case(band: int = 1, dtype: str = "float32", state: str = "float32") -> Case:
-    types = {"param_dtype": dtype, "grad_dtype": dtype, "state_dtype": state, "direction_dtype": state}
-    return Case(name="x", shapes=((8,),), device="cpu", band=band, **types)
+    plain = Case(name="x", shapes=((8,),), device="cpu", band=band)
+    return replace(plain, param_dtype=dtype, grad_dtype=dtype, state_dtype=state, direction_dtype=state)
 
 
 @pytest.mark.parametrize(

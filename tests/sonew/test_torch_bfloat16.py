@@ -21,7 +21,8 @@ def train(backend: str, *, steps: int = 12, split: int | None = None, **settings
     """Some steps from fixed parameters and gradients; with `split` the optimizer is saved and another one loaded after so many."""
     dtype = settings.pop("dtype", torch.float32)
     params = parameters(*SHAPES, dtype=dtype)
-    optimizer = SONew(params, **{"lr": 0.05, "band": 2, "eps_rel": 1e-3, "backend": backend, "tuning": "off"} | settings)
+    chosen: dict[str, Any] = {"lr": 0.05, "band": 2, "eps_rel": 1e-3, "backend": backend, "tuning": "off"} | settings
+    optimizer = SONew(params, **chosen)
     rows = gradients(params, band=2)
     for step in range(steps):
         if step == split:
@@ -123,5 +124,6 @@ def test_bad_settings_are_refused(settings: dict[str, Any], part: str) -> None:
 @pytest.mark.parametrize(("state", "beta2", "want"), [("float32", 0.99, 0.0), (BF16, 0.99, 0.027691), (BF16, 0.999, 0.087371)])
 def test_pivots_below_the_noise_of_bfloat16_averages_fall_back_by_default(state: Any, beta2: float, want: float) -> None:
     """2^-8 / sqrt(1 - beta2^2); an explicit gamma, 0 too, is kept, and a group may have its own."""
-    optimizer = SONew([{"params": parameters((3,))}, {"params": parameters((4,)), "gamma": 0.0}], betas=(0.9, beta2), state_dtype=state)
+    groups: list[dict[str, Any]] = [{"params": parameters((3,))}, {"params": parameters((4,)), "gamma": 0.0}]
+    optimizer = SONew(groups, betas=(0.9, beta2), state_dtype=state)
     assert [group["gamma"] for group in optimizer.param_groups] == [pytest.approx(want, rel=1e-4), 0.0]
