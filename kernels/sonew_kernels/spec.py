@@ -144,7 +144,7 @@ def source_hash(spec_name: str) -> str:
 
 def _triton_default(band: int) -> dict[str, int]:
     """Analytic default: wide tiles while registers allow, at most four elements per thread from band 4 on."""
-    block, warps = {0: (1024, 8), 1: (1024, 8), 2: (512, 8), 3: (512, 8), 4: (256, 4), 5: (256, 4), 6: (256, 4)}.get(band, (128, 4))
+    block, warps = {0: (512, 8), 1: (1024, 8), 2: (512, 8), 3: (512, 8), 4: (256, 4), 5: (256, 4), 6: (256, 4)}.get(band, (128, 4))
     return {"block": block, "num_warps": warps, "update_block": 1024, "update_num_warps": 4}
 
 

@@ -63,7 +63,7 @@ def advance(
                 lanes = lane[None, :] + near
                 _, rows, stride = old_values(momentum, stats, record, end_record, lanes, first, length, BAND, TILE, PIECES)
                 mask = (near < q) & (reach > q)[None, :]
-                block = tl.load(rows + (q - near) * stride, mask=mask, other=0.0).to(tl.float32)
+                block = tl.load(tl.max_contiguous(rows + (q - near) * stride, (1, 2)), mask=mask, other=0.0).to(tl.float32)
                 for r in tl.static_range(q):
                     old_window = old_window + (take_row(block, near, r),)
             old_window = old_window + (take_row(squares, offset, q),)
@@ -107,6 +107,11 @@ def old_values(momentum, stats, record, end_record, lane, first, length, BAND: t
         place = tl.where(inside, momentum + element, edge)
         rows = tl.where(inside, stats + element, edge + 2 * BAND)
         stride = tl.where(inside, length, 2 * BAND)
+        if len(lane.shape) == 2:
+            # Lanes are to be spread over the threads; Triton 3.6 would choose the rows. That pairs of lanes are neighbours in memory is not so
+            # where a pair lies on both sides of a border, but it can widen no access: entries are aligned to themselves only, and
+            # tests/kernels/compiled/test_traffic.py holds the widths.
+            place, rows = tl.max_contiguous(place, (1, 2)), tl.max_contiguous(rows, (1, 2))
     return place, rows, stride
 
 

@@ -16,8 +16,6 @@ BF16_STATE: Final = Dtypes(state="bfloat16", direction="bfloat16")
 ONE_ADDRESS: Final = "ptxas stops at 48 registers, where one more program fits, and parks an address of 8 bytes"
 LARGEST_BAND: Final = "the window of band 16 fills all 255 registers at one element per thread; nothing is left to make smaller"
 SPILLS: Final[Mapping[tuple[str, int], tuple[int, str]]] = {
-    ("cuda:80", 0): (8, ONE_ADDRESS),
-    ("cuda:90", 0): (8, f"Triton 3.6.0: {ONE_ADDRESS}"),
     ("cuda:80", 2): (8, f"Triton 3.9.0: {ONE_ADDRESS}"),
     **{(target, 16): (128, LARGEST_BAND) for target in TARGETS if target.startswith("cuda")},
 }
