@@ -108,9 +108,9 @@ def old_values(momentum, stats, record, end_record, lane, first, length, BAND: t
         rows = tl.where(inside, stats + element, edge + 2 * BAND)
         stride = tl.where(inside, length, 2 * BAND)
         if len(lane.shape) == 2:
-            # Lanes are to be spread over the threads; Triton 3.6 would choose the rows. That pairs of lanes are neighbours in memory is not so
-            # where a pair lies on both sides of a border, but it can widen no access: entries are aligned to themselves only, and
-            # tests/kernels/compiled/test_traffic.py holds the widths.
+            # Lanes are to be spread over the threads; Triton 3.6 would choose the rows. That pairs of lanes are neighbours in memory is
+            # not so where a pair lies on both sides of a border, but it can widen no access: entries are aligned to themselves only,
+            # and tests/kernels/compiled/test_traffic.py holds the widths.
             place, rows = tl.max_contiguous(place, (1, 2)), tl.max_contiguous(rows, (1, 2))
     return place, rows, stride
 
