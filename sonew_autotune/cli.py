@@ -177,7 +177,7 @@ def explain(
 )
 def compile_(
     *,
-    band: Annotated[int, typer.Option(help="Off-diagonals, 0 to 8.")] = 1,
+    band: Annotated[int, typer.Option(help="Off-diagonals, 0 to 8 or 16.")] = 1,
     target: Annotated[str, typer.Option(help="cuda:80, cuda:90, cuda:100, hip:gfx942 ...")] = "cuda:90",
     stage: Annotated[str | None, typer.Option(help="ttir, ttgir, llir, ptx, sass (cuda) or amdgcn (hip); none: the table only.")] = None,
     kernel: Annotated[
@@ -185,6 +185,7 @@ def compile_(
     ] = None,
     config: Annotated[list[str] | None, typer.Option(help="name=value over the default configuration; repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="Of parameters and gradients: float32, bfloat16 or float16.")] = "float32",
+    state: Annotated[str, typer.Option(help="Of state and direction: float32 or bfloat16.")] = "float32",
     entry: Annotated[str, typer.Option(help="table (torch) or direct (jax).")] = "table",
     as_json: Json = False,
 ) -> None:
@@ -194,7 +195,7 @@ def compile_(
         from sonew_autotune.static_commands import compile_command  # noqa: PLC0415  # loads torch
 
         return compile_command(
-            band=band, target=target, stage=stage, kernel=kernel, pairs=config or (), dtype=dtype, entry=entry, as_json=as_json
+            band=band, target=target, stage=stage, kernel=kernel, pairs=config or (), dtypes=(dtype, state), entry=entry, as_json=as_json
         )
 
     _finish(command)

@@ -17,7 +17,7 @@ from sonew.tuned import type_names
 from sonew_autotune import static
 from sonew_autotune.cross import KERNEL, CompileRequest, Outcome, Ranked, StaticResult, check_target, tune_static
 from sonew_autotune.outcome import Failure
-from sonew_autotune.problems import Case, cases_of, check_choice
+from sonew_autotune.problems import STATES, Case, cases_of, check_choice
 from sonew_autotune.progress import REFRESH_PER_SECOND
 from sonew_autotune.render import config_text, document, make_console
 from sonew_autotune.resources import Resources
@@ -181,10 +181,24 @@ def parse_config(pairs: Sequence[str], band: int) -> dict[str, int]:
 
 
 def compile_command(
-    *, band: int, target: str, stage: str | None, kernel: str | None, pairs: Sequence[str], dtype: str, entry: str, as_json: bool
+    *,
+    band: int,
+    target: str,
+    stage: str | None,
+    kernel: str | None,
+    pairs: Sequence[str],
+    dtypes: tuple[str, str],
+    entry: str,
+    as_json: bool,
 ) -> Exit:
-    """Compile, print a stage and the resource table; without a kernel all of them, and no stage."""
+    """Compile, print a stage and the resource table; without a kernel all of them, and no stage.
+
+    `dtypes`: of parameters and gradients, of state and direction.
+    """
     check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
+    dtype, state = dtypes
+    check_choice("state", state, STATES, "Pass for example --state bfloat16.")
+    types = static.Dtypes(dtype, dtype, state, state)
     backend, _, _ = static.parse_target(target)
     if stage is not None and stage not in static.STAGES[backend]:
         stages = static.STAGES[backend]
@@ -193,13 +207,15 @@ def compile_command(
     config = parse_config(pairs, band)
     check_target(target, band)
     kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.KERNELS))
-    built = [static.compile_kernel(name, config, band, target, dtypes=static.Dtypes(dtype, dtype), entry=entry) for name in kernels]
+    built = [static.compile_kernel(name, config, band, target, dtypes=types, entry=entry) for name in kernels]
     if as_json:
         typer.echo(document([_compiled_json(compiled, config, stage) for compiled in built]))
         return Exit.DONE
     if stage is not None:
         typer.echo(built[0].stages[stage])
-    table = Table(title=f"{target}, band {band}, {dtype}: {config_text(config)}", title_justify="left")
+    table = Table(
+        title=f"{target}, band {band}, {dtype}{f', {state} state' if state != dtype else ''}: {config_text(config)}", title_justify="left"
+    )
     for heading in ("kernel", "threads", "instructions", *RESOURCE_HEADINGS):
         table.add_column(heading)
     for compiled in built:
