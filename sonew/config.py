@@ -91,12 +91,12 @@ class Hyper:
 
 
 def default_gamma(state_dtype: str, beta2: float) -> float:
-    """Where pivots become rounding: 0, or with bfloat16 state 2^-8 / sqrt(1 - beta2^2), about the noise of a stored average.
+    """Where pivots become rounding: 0, or with bfloat16 state 2^-8 / sqrt(1 - beta2^2), at most 0.5: about the noise of a stored average.
 
     Averages stored stochastically in 8 bits carry that noise relative to their size, so a window's last pivot, a difference of
     averages, says nothing below it. Measured: perf/README.md, "bfloat16 state".
     """
-    return 2.0**-8 / math.sqrt(1.0 - beta2 * beta2) if state_dtype == "bfloat16" else 0.0
+    return min(0.5, 2.0**-8 / math.sqrt(1.0 - beta2 * beta2)) if state_dtype == "bfloat16" else 0.0
 
 
 def chain_length(chain: Chain, shape: tuple[int, ...]) -> int:

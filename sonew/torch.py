@@ -38,7 +38,7 @@ class SONew(torch.optim.Optimizer):
         band: off-diagonals kept, >= 0; 1 is tridiagonal, the paper's choice.
         eps_rel: relative damping of the diagonal, >= 0.
         gamma: a pivot at or below gamma times its diagonal entry drops the column's couplings, >= 0. None: 0, or with bfloat16 state
-            `sonew.config.default_gamma`, below which a pivot is rounding.
+            `sonew.config.default_gamma` of the beta2 given here, below which a pivot is rounding.
         graft: whose norm a tensor's update takes: "adam", "adam_uncorrected", "rmsprop", "sgd", or "none".
         chain: "tensor" (a tensor's elements in row-major order form one chain), "row" (each last axis) or a length.
         state_dtype: torch.float32; torch.bfloat16 halves the state's memory and traffic, its averages are rounded stochastically
@@ -138,9 +138,9 @@ class SONew(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the state keeps the type it was saved in, also beside bfloat16 parameters.
 
-        How it is stepped is this optimizer's own business: `backend` and `tuning` stay as they are here.
+        How it is stepped is this optimizer's own business: `backend`, `tuning` and `capturable` stay as they are here.
         """
-        own = [{name: group[name] for name in ("backend", "tuning")} for group in self.param_groups]
+        own = [{name: group[name] for name in ("backend", "tuning", "capturable")} for group in self.param_groups]
         final: dict[str, Any] = state_dict
 
         def keep(_optimizer: torch.optim.Optimizer, loaded: dict[str, Any]) -> None:
@@ -230,7 +230,8 @@ class SONew(torch.optim.Optimizer):
     def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper, *, capturing: bool) -> list[LaunchGroup]:
         """The group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on."""
         names = ("band", "chain", "state_dtype", "direction_dtype", "seed", "backend", "tuning")
-        plan_key = (torch.get_num_threads(), *(group[name] for name in names))  # tuned entries hold for a number of threads
+        position = sum(len(other["params"]) for other in self.param_groups[:index])  # seeds follow it
+        plan_key = (torch.get_num_threads(), position, *(group[name] for name in names))  # tuned entries hold for a number of threads
         known = self._plans.get(index)
         joined = [param for param in group["params"] if param.grad is not None and not self.state.get(param)]
         if known and known.covers(plan_key, group["params"]) and not joined and not any(x.is_stale(self.state) for x in known.launches):

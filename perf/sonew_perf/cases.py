@@ -10,10 +10,11 @@ from typing import Final
 import torch
 
 from sonew.backends.table import Leaf
-from sonew.config import Hyper, Plan, chain_length
+from sonew.config import Plan, chain_length
 from sonew.dispatch import load_step_group
 from sonew.layout import COUNT, MOMENTUM, STATS
 from sonew.torch import SONew
+from sonew.torch_settings import Settings
 from sonew_autotune.measure import Work, copy_roof
 from sonew_autotune.problems import MODELS, Shapes
 
@@ -108,7 +109,7 @@ def cases(workload: Workload, device: torch.device, bands: Sequence[int], tuning
 
 
 def phase_works(optimizer: SONew) -> dict[str, Work]:
-    """The phases of a stepped optimizer's one launch group, each callable over and over.
+    """The phases of a stepped optimizer's one launch group, each callable over and over once the prologue has run.
 
     Empty where phases mean nothing on their own: several launch groups, or the reference, whose phases hand results on.
     """
@@ -116,7 +117,7 @@ def phase_works(optimizer: SONew) -> dict[str, Work]:
     if len(plans) != 1 or not plans[0].config.kernel:
         return {}
     group = optimizer.param_groups[0]
-    params, hyper = group["params"], Hyper(lr=group["lr"], band=group["band"])
+    params, hyper = group["params"], Settings.of(group).read()
     states = [optimizer.state[param] for param in params]
     leaves = [
         Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, tuple(param.shape)))

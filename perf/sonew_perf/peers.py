@@ -151,6 +151,7 @@ class Prepared:
         if DIRECTION not in works:
             msg = f"{self.method.label} has no direction phase of its own here"
             raise RuntimeError(msg)
+        works["prologue"]()  # without its corrections the direction would work on NaN
         return works[DIRECTION]
 
     def _settings(self, way: str) -> dict[str, str | int]:

@@ -31,6 +31,8 @@ def _ratio(ratio: Ratio) -> dict[str, float]:
 def _phases(case: TimedCase, device: torch.device) -> dict[str, float]:
     """Median milliseconds of each phase, timed on its own after the cases."""
     works = phase_works(case.optimizer) if isinstance(case.optimizer, SONew) else {}
+    if works:
+        works["prologue"]()  # without its corrections the direction would work on NaN
     timed = interleave(works, device=device.type) if works else {}
     return {name: _digits(samples.median_ms) for name, samples in timed.items()}
 

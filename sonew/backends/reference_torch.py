@@ -26,7 +26,7 @@ def environment() -> dict[str, str | int]:
 def _store(target: torch.Tensor, value: torch.Tensor, leaf: Leaf, row: int, *, stochastic: bool) -> None:
     """Write float32 or float64 values of any shape home, stochastically rounded where asked and the home is bfloat16."""
     if stochastic and target.dtype is torch.bfloat16 and value.numel():
-        flat = value.reshape(-1)
+        flat = value.reshape(-1).to(torch.float32)
         index = torch.arange(flat.numel(), dtype=torch.int32, device=flat.device)
         seed = torch.tensor([leaf.seed], dtype=torch.int32, device=flat.device)
         bits = rounding.noise(seed, leaf.count.reshape(1), row, index)

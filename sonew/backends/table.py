@@ -256,7 +256,8 @@ class GroupTable:
         spare.cells[:] = self._cells
         _write(spare.cells, self._addresses(grads))
         spare.rows.copy_(spare.host, non_blocking=True)
-        self._captured.append((spare, [self.lr, *self._params.values(), *self._grads.values()]))
+        read = (self.lr, *self._params.values(), *self._grads.values(), *(grad for grad in grads if grad is not None))
+        self._captured.append((spare, list(read)))
         eager = self.rows, self._cells
         self.rows, self._cells = spare.rows, spare.cells
         try:

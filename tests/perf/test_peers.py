@@ -87,3 +87,14 @@ def test_ours_is_stepped_by_the_backend_made_for_the_device() -> None:
     assert [plan.backend for plan in ready.optimizer.plans()] == ["cpu"]
     with pytest.raises(RuntimeError, match="reference band 1 has no direction phase"):
         prepare(METHODS[5], fixed_tensors(SMALL, CPU)).timed(DIRECTION)
+
+
+@pytest.mark.parametrize("state", ["float32", "bfloat16"])
+def test_the_direction_phase_works_on_numbers(state: str) -> None:
+    """Its corrections are there: divisions by zero would take another time, and say nothing."""
+    case = prepare(Method(family=SONEW, band=2, state=state, ways=(DIRECTION,)), fixed_tensors(SMALL, CPU)).timed(DIRECTION)
+    case.work()
+    table = case.work.__self__.table  # type: ignore[attr-defined]  # a step group's bound method
+    assert torch.isfinite(table.direction).all()
+    assert table.direction.any()
+    assert (table.partials > 0).all()

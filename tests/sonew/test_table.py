@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import deque
 from typing import Any
 
@@ -107,3 +109,18 @@ def test_the_step_size_lies_in_the_settings_or_in_a_tensor() -> None:
     assert (table.hyper[Slot.LR].item(), table.hyper[Slot.EPS].item()) == (0.5, 0.5)
     table.set_hyper(Hyper(lr=0.75, eps=0.5))
     assert table.lr.item() == 0.75
+
+
+def test_a_capture_keeps_the_gradients_that_it_reads() -> None:
+    """A graph reads them in every replay, also when `zero_grad` has let go of them."""
+    param = torch.ones(4)
+    leaf = Leaf(param, torch.zeros(4), torch.zeros(2, 4), torch.zeros((), dtype=torch.int32), 4)
+    table = GroupTable([leaf], Problem(device="cpu", band=1, total=4, median=4), tile=127, update_tile=256)
+    grad = torch.ones(4)
+    kept = weakref.ref(grad)
+    table.prepare_capture()
+    with table.capture([grad]):
+        pass
+    del grad
+    gc.collect()
+    assert kept() is not None

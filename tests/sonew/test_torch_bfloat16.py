@@ -127,3 +127,27 @@ def test_pivots_below_the_noise_of_bfloat16_averages_fall_back_by_default(state:
     groups: list[dict[str, Any]] = [{"params": parameters((3,))}, {"params": parameters((4,)), "gamma": 0.0}]
     optimizer = SONew(groups, betas=(0.9, beta2), state_dtype=state)
     assert [group["gamma"] for group in optimizer.param_groups] == [pytest.approx(want, rel=1e-4), 0.0]
+
+
+def test_float64_state_beside_stochastic_parameters() -> None:
+    """Reference work rounds its float64 steps as float32: the values are bfloat16's, on both sides of the exact ones."""
+    optimizer, params = train("reference", state_dtype=torch.float64, dtype=BF16, stochastic_rounding=True)
+    assert optimizer.state[params[0]]["stats"].dtype is torch.float64
+    assert all(bool(torch.isfinite(param).all()) for param in params)
+
+
+def test_a_group_that_grows_moves_the_seeds_of_those_behind_it() -> None:
+    """Seeds follow positions at once, as they will after a save and a load."""
+    first, second, late = (parameters((50,), seed=seed)[0] for seed in range(3))
+    optimizer = SONew([{"params": [first]}, {"params": [second]}], state_dtype=BF16, backend="reference", tuning="off")
+    take_step(optimizer, [first, second], [torch.ones(50), torch.ones(50)])
+    optimizer.param_groups[0]["params"].append(late)
+    take_step(optimizer, [first, second, late], [torch.ones(50)] * 3)
+    seeds = {leaf.param: leaf.seed for known in optimizer._plans.values() for launch in known.launches for leaf in launch.leaves}
+    assert seeds == optimizer._seeds()
+
+
+def test_loading_leaves_capturable_alone() -> None:
+    one, other = SONew(parameters((3,)), backend="reference"), SONew(parameters((3,)), capturable=True)
+    other.load_state_dict(one.state_dict())
+    assert other.param_groups[0]["capturable"] is True

@@ -160,6 +160,12 @@ def time_case(request: Request) -> Answer:
         return error.broken
     works = {case.name: case.work for case in cases}
     samples = interleave(works, rounds=timing.rounds, device=timing.device) if works else {}
+    entries = []
+    for case in cases:
+        try:
+            entries.append(_entry(case, samples, device, timing))
+        except Exception as error:  # noqa: BLE001  # its phases or its memory could not be measured; the others' samples stand
+            failures[case.name] = reason_of(error)
     return {
         "workload": {
             "name": timing.workload.name,
@@ -168,7 +174,7 @@ def time_case(request: Request) -> Answer:
             "dtype": "float32",
         },
         "load_before": load,
-        "entries": [_entry(case, samples, device, timing) for case in cases],
+        "entries": entries,
         "failures": failures,
     }
 
