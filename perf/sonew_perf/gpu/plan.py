@@ -205,7 +205,7 @@ def make_plan(scale: Scale = FULL, stages: tuple[str, ...] = STAGES) -> tuple[Un
     """Every unit of the chosen stages, in the order in which they are done: right before tuned, tuned before timed."""
     units = [
         Unit(stage="ladder", name="tests on the device", seconds=150, task=scale.ladder),
-        Unit(stage="ladder", name="racecheck", seconds=60, task=scale.racecheck),
+        Unit(stage="ladder", name="racecheck", seconds=50, task=scale.racecheck),
         *_tune_units(scale),
         *_bench_units(scale),
         *_model_units(scale),
