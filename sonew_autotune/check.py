@@ -60,8 +60,7 @@ def _hyper(band: int, chain: Chain) -> Hyper:
 def _stored(rows: np.ndarray, seed: int, count: int, first_row: int) -> np.ndarray:
     """Rows of new state as bfloat16 keeps them."""
     index = np.arange(rows.shape[-1], dtype=np.int32)
-    keys = (np.array([number], dtype=np.int32) for number in (seed, count))
-    seed_key, count_key = keys
+    seed_key, count_key = (np.array([number], dtype=np.int32) for number in (seed, count))
     noise = [rounding.noise(seed_key, count_key, first_row + k, index) for k in range(len(rows))]
     rounded: np.ndarray = rounding.round_to_bfloat16(np, rows.astype(np.float32), np.stack(noise))
     return rounded.astype(np.float64)

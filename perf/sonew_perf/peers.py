@@ -14,6 +14,7 @@ import torch
 
 from sonew.torch import SONew
 from sonew_autotune.measure import Work, copy_roof
+from sonew_kernels.spec import STORAGE_BYTES
 from sonew_kernels.traffic import direction_bytes
 from sonew_perf.cases import LR, TimedCase, phase_works
 from sonew_perf.compiled import CompiledSonew
@@ -24,7 +25,6 @@ GRAPH: Final = "graph"
 DIRECTION: Final = "direction"
 BACKENDS: Final[Mapping[str, str]] = {"cuda": "triton", "cpu": "cpu"}  # named, because an explicit backend never falls back
 STATE_NOTES: Final[Mapping[str, str]] = {"float32": "", "bfloat16": " bf16"}
-STATE_BYTES: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2}
 WARM_UP_STEPS: Final = 2
 
 
@@ -162,7 +162,7 @@ class Prepared:
         if way == GRAPH and self.params[0].device.type == "cpu":
             settings["launched"] = "eager: a CPU has no graphs"
         if way == DIRECTION and method.band is not None:
-            size = STATE_BYTES[method.state]
+            size = STORAGE_BYTES[method.state]
             elements = sum(param.numel() for param in self.params)
             settings["bytes"] = elements * direction_bytes(method.band, state_bytes=size, direction_bytes=size)
         return settings
