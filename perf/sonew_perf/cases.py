@@ -14,7 +14,7 @@ from sonew.config import Plan, chain_length
 from sonew.dispatch import load_step_group
 from sonew.layout import COUNT, MOMENTUM, STATS
 from sonew.torch import SONew
-from sonew.torch_settings import Settings
+from sonew.torch.settings import Settings
 from sonew_autotune.measure import Work, copy_roof
 from sonew_autotune.problems import MODELS, Shapes
 

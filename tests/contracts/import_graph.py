@@ -52,7 +52,7 @@ LAYERS: Final = (
     Layer(name="dispatch", prefixes=("sonew.dispatch",), below=("specs", "kernels", "core"), frameworks=0),
     Layer(
         name="torch surface",
-        prefixes=("sonew.torch", "sonew.torch_capture", "sonew.torch_groups", "sonew.torch_settings"),
+        prefixes=("sonew.torch",),
         below=_SURFACE_BELOW,
         third_party=("torch",),
         frameworks=1,

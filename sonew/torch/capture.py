@@ -11,8 +11,8 @@ import torch
 from sonew.config import Hyper
 from sonew.dispatch import step
 from sonew.errors import CaptureError
-from sonew.torch_groups import LaunchGroup
-from sonew.torch_settings import Settings
+from sonew.torch.groups import LaunchGroup
+from sonew.torch.settings import Settings
 
 CHOICES: Final = ("band", "graft", "chain", "stochastic_rounding")  # compiled into kernels; the numbers lie in device memory
 

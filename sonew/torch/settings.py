@@ -11,7 +11,7 @@ import torch
 from sonew.config import DIRECTION_DTYPES, STATE_DTYPES, Hyper, default_gamma
 from sonew.dispatch import check_request
 from sonew.errors import InvalidConfigError
-from sonew.torch_groups import LaunchGroup, check_param, dtype_name
+from sonew.torch.groups import LaunchGroup, check_param, dtype_name
 
 NAMES: Final = ("lr", "betas", "eps", "weight_decay", "band", "eps_rel", "gamma", "graft", "chain", "stochastic_rounding")
 

@@ -1,10 +1,4 @@
-"""SONew as a `torch.optim.Optimizer`.
-
-    from sonew.torch import SONew
-    optimizer = SONew(model.parameters(), lr=1e-3)
-
-The mathematics stands in `sonew.reference`, the state in `sonew.layout`; this file only keeps books.
-"""
+"""The optimizer: a `torch.optim.Optimizer` that steps launch groups."""
 
 from __future__ import annotations
 
@@ -18,9 +12,9 @@ from sonew.dispatch import Tuning
 from sonew.errors import CaptureError
 from sonew.layout import state_layout
 from sonew.rounding import tensor_seed
-from sonew.torch_capture import Captures, check_capturable, check_launch, is_capturing
-from sonew.torch_groups import GroupPlan, LaunchGroup, check_grad, dtype_name, plan_group
-from sonew.torch_settings import Settings, check_group, fill_gamma
+from sonew.torch.capture import Captures, check_capturable, check_launch, is_capturing
+from sonew.torch.groups import GroupPlan, LaunchGroup, check_grad, dtype_name, plan_group
+from sonew.torch.settings import Settings, check_group, fill_gamma
 
 __all__ = ["SONew"]
 

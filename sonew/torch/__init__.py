@@ -1,0 +1,13 @@
+"""SONew for PyTorch.
+
+    from sonew.torch import SONew
+    optimizer = SONew(model.parameters(), lr=1e-3)
+
+The mathematics stands in `sonew.reference`, the state in `sonew.layout`; this package only keeps books.
+"""
+
+from __future__ import annotations
+
+from sonew.torch.optimizer import SONew
+
+__all__ = ["SONew"]
