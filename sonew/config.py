@@ -22,6 +22,11 @@ COMPUTE_DTYPE: Final[Mapping[str, str]] = {
 }
 STATE_DTYPES: Final = ("float32", "bfloat16", "float64")
 DIRECTION_DTYPES: Final = ("float32", "bfloat16")
+FLAGS: Final[Mapping[str, str]] = {
+    "decoupled_weight_decay": "Use True for AdamW's decay, False for an L2 penalty.",
+    "maximize": "Use False to minimize.",
+    "stochastic_rounding": "It matters for bfloat16 parameters only.",
+}
 
 
 def _require(name: str, value: object, allowed: str, fix: str, *, ok: bool) -> None:
@@ -48,12 +53,14 @@ class Hyper:
         beta1: decay of the momentum, in [0, 1).
         beta2: decay of the statistics, in [0, 1).
         eps: absolute damping of the corrected diagonal, >= 0.
-        weight_decay: decoupled decay, scaled by lr, >= 0.
+        weight_decay: decay of the parameters, >= 0.
         band: off-diagonals kept, >= 0.
         eps_rel: relative damping of the corrected diagonal, >= 0.
         gamma: a pivot at or below gamma times its diagonal entry makes the column fall back, >= 0.
         graft: whose norm the direction takes.
         chain: "tensor", "row" (last axis) or an integer length: where one band ends and the next begins.
+        decoupled_weight_decay: True: the decay joins the step, scaled by lr; False: it joins the gradient, as an L2 penalty does.
+        maximize: climb instead of descend: the gradient is negated.
         stochastic_rounding: write bfloat16 parameters rounded stochastically (`sonew.rounding`); others are written as ever.
 
     Raises:
@@ -70,6 +77,8 @@ class Hyper:
     gamma: float = 0.0
     graft: GraftName = "adam"
     chain: Chain = "tensor"
+    decoupled_weight_decay: bool = True
+    maximize: bool = False
     stochastic_rounding: bool = False
 
     def __post_init__(self) -> None:
@@ -84,10 +93,9 @@ class Hyper:
         _require("graft", self.graft, f"one of {list(GRAFTS)}", 'Use graft="adam" for a step scaled like Adam.', ok=self.graft in GRAFTS)
         chain_ok = self.chain in ("tensor", "row") or (isinstance(self.chain, int) and not isinstance(self.chain, bool) and self.chain >= 1)
         _require("chain", self.chain, '"tensor", "row" or an integer >= 1', 'Use chain="tensor", the paper\'s choice.', ok=chain_ok)
-        stochastic = self.stochastic_rounding
-        _require(
-            "stochastic_rounding", stochastic, "True or False", "It matters for bfloat16 parameters only.", ok=isinstance(stochastic, bool)
-        )
+        for name, fix in FLAGS.items():
+            value = getattr(self, name)
+            _require(name, value, "True or False", fix, ok=isinstance(value, bool))
 
 
 def default_gamma(state_dtype: str, beta2: float) -> float:

@@ -25,13 +25,16 @@ LAUNCH_GROUP_ELEMENTS: Final = 32 * 2**20  # bounds the direction buffer to 128 
 
 
 class StepGroup(Protocol):
-    """What a backend makes of one launch group: four phases, whose composition is `step`."""
+    """What a backend makes of one launch group: four phases, whose composition is `step`; sharded tensors need more between them."""
 
     def set_hyper(self, hyper: Hyper) -> None:
         """Settings for the coming steps."""
 
     def bind(self, grads: Sequence[Any]) -> None:
         """This step's gradients, None where a tensor has none."""
+
+    def signal(self, grad_scale: Tensor, skip: Tensor) -> None:
+        """This step's loss scale and whether it is skipped: one element each on any device, or None."""
 
     def prologue(self) -> None:
         """Counts, corrections, old edges."""
@@ -44,6 +47,21 @@ class StepGroup(Protocol):
 
     def update(self) -> None:
         """Write the parameters."""
+
+    def halo(self, i: int, side: int) -> tuple[Tensor, Tensor]:
+        """Views to fill between `prologue` and `direction` with what lies beyond piece i's start (0) or end (1).
+
+        Returns (old momentum and stats (band + 2, band), gradients (band,)).
+        """
+
+    def sums(self) -> Tensor:
+        """After `direction`: sums of u^2 and a^2 per tensor, float64 (n, 2)."""
+
+    def take_sums(self, sums: Tensor) -> None:
+        """In place of `norms`: graft by sums over all pieces of each tensor."""
+
+    def fallen(self) -> Tensor:
+        """After a step: columns that fell back per tensor, float64 (n,), where the group was made with `counted`."""
 
 
 @runtime_checkable

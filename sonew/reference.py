@@ -55,12 +55,29 @@ def behind(xp: ModuleType, x: Array, k: int) -> Array:
     return xp.concatenate((xp.zeros_like(x[:k]), x[: max(x.shape[0] - k, 0)]))
 
 
-def chain_links(xp: ModuleType, like: Array, band: int, chain: int) -> tuple[Array, ...]:
-    """Masks, one per offset 0..band, saying whether position i + k exists and lies in the chain of i."""
-    position = xp.cumsum(xp.ones_like(like, dtype=xp.int32), 0) - 1
-    left = like.shape[0] - position  # positions up to the tensor's end, this one included
-    in_chain = chain - position % chain
+def chain_links(xp: ModuleType, like: Array, band: int, chain: int, *, start: int = 0, total: int | None = None) -> tuple[Array, ...]:
+    """Masks, one per offset 0..band, saying whether position i + k exists and lies in the chain of i.
+
+    Args:
+        xp: array namespace.
+        like: an array (n,) of the namespace and device in use.
+        band: the largest offset.
+        chain: elements per chain.
+        start: position of the first element in its tensor, where the array is a part of one.
+        total: elements of the whole tensor, None: n.
+    """
+    n = like.shape[0]
+    index = xp.cumsum(xp.ones_like(like, dtype=xp.int32), 0) - 1
+    left = (n if total is None else min(total - start, n + band)) - index  # positions up to the tensor's end, this one included
+    in_chain = chain - (start % chain + index) % chain
     return tuple((left > k) & (in_chain > k) for k in range(band + 1))
+
+
+def effective_gradient(grad: Array, param: Array, hyper: Hyper) -> Array:
+    """What is accumulated: the gradient, negated to maximize, and with coupled decay weight_decay p added; shapes S."""
+    if hyper.maximize:
+        grad = -grad
+    return grad if hyper.decoupled_weight_decay or hyper.weight_decay == 0 else grad + hyper.weight_decay * param
 
 
 def accumulate(xp: ModuleType, momentum: Array, stats: Array, grad: Array, links: tuple[Array, ...], hyper: Hyper) -> tuple[Array, Array]:
@@ -71,6 +88,39 @@ def accumulate(xp: ModuleType, momentum: Array, stats: Array, grad: Array, links
         xp.where(link, hyper.beta2 * stats[k] + numbers.one_minus_beta2 * (grad * ahead(xp, grad, k)), 0.0) for k, link in enumerate(links)
     ]
     return new_momentum, xp.stack(rows)
+
+
+def _windows(xp: ModuleType, stats: Array, links: tuple[Array, ...], hyper: Hyper) -> tuple[Array, list[Array], list[list[Array]]]:
+    """(damped diagonal A_jj, A_qq of the neighbours q = 0..b, the window's lower triangle [q][r]) of every column."""
+    band = len(links) - 1
+    damped = stats[0] * (1.0 + hyper.eps_rel) + hyper.eps
+    diagonal = [xp.where(links[q], ahead(xp, damped, q), 1.0) for q in range(band + 1)]
+    # window[q][r], r <= q: the entry that couples j + q and j + r; a neighbour past the chain's end is a decoupled 1
+    window = [[xp.where(links[q], ahead(xp, stats[q - r], r), 0.0) for r in range(q)] + [diagonal[q]] for q in range(band + 1)]
+    return damped, diagonal, window
+
+
+def _eliminate(
+    xp: ModuleType, window: list[list[Array]], diagonal: list[Array], links: tuple[Array, ...], gamma: float
+) -> tuple[Array, dict[tuple[int, int], Array], Array]:
+    """(whether each column falls back, its multipliers, its last pivot); the window is used up."""
+    failed = xp.zeros_like(links[0])
+    weights: dict[tuple[int, int], Array] = {}
+    for q in range(len(links) - 1, 0, -1):
+        bad = links[q] & ~(window[q][q] > gamma * diagonal[q])
+        failed = failed | bad
+        pivot = xp.where(bad, 1.0, window[q][q])  # the column falls back, so any finite pivot will do
+        for s in range(q):
+            weights[q, s] = window[q][s] / pivot
+            for r in range(s + 1):
+                window[s][r] = window[s][r] - weights[q, s] * window[q][r]
+    return failed | ~(window[0][0] > gamma * diagonal[0]), weights, window[0][0]
+
+
+def fallen_columns(xp: ModuleType, stats: Array, links: tuple[Array, ...], hyper: Hyper) -> Array:
+    """Mask (n,) of the columns that fall back; arguments as in `factor`."""
+    _, diagonal, window = _windows(xp, stats, links, hyper)
+    return _eliminate(xp, window, diagonal, links, hyper.gamma)[0]
 
 
 def factor(xp: ModuleType, stats: Array, links: tuple[Array, ...], hyper: Hyper) -> tuple[tuple[Array, ...], Array]:
@@ -89,32 +139,16 @@ def factor(xp: ModuleType, stats: Array, links: tuple[Array, ...], hyper: Hyper)
     Returns:
         (lower, diagonal), shapes in the module docstring.
     """
-    band = len(links) - 1
-    damped = stats[0] * (1.0 + hyper.eps_rel) + hyper.eps
-    diagonal = [xp.where(links[q], ahead(xp, damped, q), 1.0) for q in range(band + 1)]
-    # window[q][r], r <= q: the entry that couples j + q and j + r; a neighbour past the chain's end is a decoupled 1
-    window = [[xp.where(links[q], ahead(xp, stats[q - r], r), 0.0) for r in range(q)] + [diagonal[q]] for q in range(band + 1)]
-
-    failed = xp.zeros_like(links[0])
-    weights: dict[tuple[int, int], Array] = {}
-    for q in range(band, 0, -1):
-        bad = links[q] & ~(window[q][q] > hyper.gamma * diagonal[q])
-        failed = failed | bad
-        pivot = xp.where(bad, 1.0, window[q][q])  # the column falls back, so any finite pivot will do
-        for s in range(q):
-            weights[q, s] = window[q][s] / pivot
-            for r in range(s + 1):
-                window[s][r] = window[s][r] - weights[q, s] * window[q][r]
-    failed = failed | ~(window[0][0] > hyper.gamma * diagonal[0])
-
+    damped, diagonal, window = _windows(xp, stats, links, hyper)
+    failed, weights, pivot = _eliminate(xp, window, diagonal, links, hyper.gamma)
     psi: list[Array] = []
-    for q in range(1, band + 1):
+    for q in range(1, len(links)):
         value = weights[q, 0]
         for r in range(1, q):
             value = value - weights[q, r] * psi[r - 1]
         psi.append(value)
     lower = tuple(xp.where(failed, 0.0, -value) for value in psi)
-    inverse = xp.where(failed, damped, window[0][0])
+    inverse = xp.where(failed, damped, pivot)
     dead = damped <= 0.0
     return lower, xp.where(dead, 0.0, 1.0 / xp.where(dead, 1.0, inverse))
 
@@ -197,10 +231,15 @@ def direction(
     return u, target, momentum, stats
 
 
+def step_decay(hyper: Hyper) -> float:
+    """The decay that joins the step: none where it has joined the gradient."""
+    return hyper.weight_decay if hyper.decoupled_weight_decay else 0.0
+
+
 def step(
     xp: ModuleType, param: Array, grad: Array, momentum: Array, stats: Array, count: Array, hyper: Hyper
 ) -> tuple[Array, Array, Array]:
-    """One whole step of one tensor of any shape S: p <- p - lr (u + weight_decay p).
+    """One whole step of one tensor of any shape S: p <- p - lr (u + weight_decay p), the decay where it is decoupled.
 
     Args:
         xp: array namespace.
@@ -215,10 +254,12 @@ def step(
     """
     if 0 in param.shape:
         return param, momentum, stats
-    flat = grad.reshape(-1)
+    flat = effective_gradient(grad, param, hyper).reshape(-1)
     links = chain_links(xp, flat, hyper.band, chain_length(hyper.chain, tuple(param.shape)))
     u, target, new_momentum, new_stats = direction(xp, flat, momentum.reshape(-1), stats.reshape(hyper.band + 1, -1), count, links, hyper)
     if hyper.graft != "none":
         u = graft(xp, u, target)
-    new_param = param - hyper.lr * (u.reshape(param.shape) + hyper.weight_decay * param)
+    if hyper.lr == 0.0:  # keeps every bit, of -0 and beside a direction that is not finite too
+        return param, new_momentum.reshape(momentum.shape), new_stats.reshape(stats.shape)
+    new_param = param - hyper.lr * (u.reshape(param.shape) + step_decay(hyper) * param)
     return new_param, new_momentum.reshape(momentum.shape), new_stats.reshape(stats.shape)

@@ -129,6 +129,7 @@ def kernel_constants(
     chained: bool = False,
     pieces: bool = False,
     stochastic: bool = False,
+    counted: bool = False,
 ) -> dict[str, int]:
     """Every constant that a kernel is specialised for."""
     constants = dict(launch.constants)
@@ -140,7 +141,7 @@ def kernel_constants(
     if kernel in ("direction", "update"):
         constants["DIRECTION_STORAGE"] = direction
     if kernel == "direction":
-        constants |= {"CHAINED": int(chained), "PIECES": int(pieces)}
+        constants |= {"CHAINED": int(chained), "PIECES": int(pieces), "COUNTED": int(counted)}
         constants |= {"GRAD_STORAGE": grad} if entry == "table" else {}
     if kernel == "update":
         constants |= {"STORAGE": param, "STOCHASTIC": int(stochastic)}

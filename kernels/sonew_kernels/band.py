@@ -39,6 +39,8 @@ LOG_BETA2: tl.constexpr = tl.constexpr(int(Slot.LOG_BETA2))
 EPS: tl.constexpr = tl.constexpr(int(Slot.EPS))
 EPS_REL: tl.constexpr = tl.constexpr(int(Slot.EPS_REL))
 GAMMA: tl.constexpr = tl.constexpr(int(Slot.GAMMA))
+GAIN: tl.constexpr = tl.constexpr(int(Slot.GAIN))
+SKIP: tl.constexpr = tl.constexpr(int(Slot.SKIP))
 
 
 @triton.jit
@@ -73,7 +75,7 @@ def chain_reach(lane, first, start, total, chain, BAND: tl.constexpr, CHAINED: t
 
 @triton.jit
 def columns(window, momentum, reach, gain, gamma, BAND: tl.constexpr):
-    """Factor each lane's window and apply D L^T: the tuple (z, L[j+1, j] z, ..., L[j+b, j] z) of the column at each lane.
+    """Factor each lane's window and apply D L^T. Returns ((z, L[j+1, j] z, ..., L[j+b, j] z) of the column at each lane, whether it held).
 
     Elimination from the farthest neighbour to the nearest, the column's own element last (reference.factor). Where any
     pivot is at or below gamma times its diagonal entry, or NaN, L[j+q, j] = 0 and 1 / D = A_jj; A_jj <= 0 gives D = 0.
@@ -113,7 +115,7 @@ def columns(window, momentum, reach, gain, gamma, BAND: tl.constexpr):
     scaled = (z,)
     for q in tl.static_range(1, BAND + 1):
         scaled = scaled + (tl.where(reach > q, lower[q - 1] * z, 0.0),)
-    return scaled
+    return scaled, sound
 
 
 @triton.jit

@@ -11,6 +11,7 @@
 // and apply the columns [first - LAG, first - LAG + n). What a later block needs is carried over. Ends that are no whole block, and
 // all blocks of a bfloat16 state, are staged in padded float32 buffers and take the same loops as everything else.
 #include <algorithm>
+#include <numeric>
 
 #include "cpu_block.h"
 
@@ -36,7 +37,7 @@ struct Group {  // the same fields in the same order: sonew/backends/cpu_torch.p
     double* partials;
     float* scales;
     int64_t tensors, tile_count, update_tile_count, elements, segment, block, threads, graft;
-    int64_t param_storage, grad_storage, state_storage, direction_storage, stochastic;
+    int64_t param_storage, grad_storage, state_storage, direction_storage, stochastic, counted;
 };
 
 // Element `at` of an array, and the bytes of one.
@@ -155,7 +156,7 @@ constexpr Accumulate ACCUMULATE[2][GRAFTS] = {
 
 INLINE void nearest(uint16_t* to, Vec x, int64_t) { Stored<STORAGE_BFLOAT16>::put(to, x); }
 
-void march(const Group& group, const Segment& s, const Workspace& w, const Numbers& numbers, double* sums) {
+void march(const Group& group, const Segment& s, const Workspace& w, const Numbers& numbers, double* sums, double* fallen) {
     const bool masked = s.row[COLUMN_CHAIN] < s.total, in_place = group.state_storage == STORAGE_FLOAT32;
     const Accumulate accumulate = ACCUMULATE[masked][group.graft];
     const auto* grad = (const void*)s.row[COLUMN_GRAD];
@@ -188,6 +189,7 @@ void march(const Group& group, const Segment& s, const Workspace& w, const Numbe
         float* u = wide ? (float*)home : w.grad;  // the gradient has done its work
         apply(w, at, high - low, u);
         add_squares(sums, u, w.guide + at, high - low);
+        if (group.counted) *fallen = std::accumulate(w.floor + at, w.floor + at + (high - low), *fallen);
         if (!wide) narrow((uint16_t*)home, u, high - low, nearest);
         for (int row = 0; row < CARRIED_ROWS; ++row) {
             float* start = w.momentum + row * w.stride;
@@ -197,8 +199,8 @@ void march(const Group& group, const Segment& s, const Workspace& w, const Numbe
 }
 
 void direction(const Group& group, int64_t tile) {
-    double* sums = group.partials + 2 * tile;
-    sums[0] = sums[1] = 0.0;
+    double *sums = group.partials + 2 * tile, *fallen = group.partials + 2 * group.tile_count + tile;
+    sums[0] = sums[1] = *fallen = 0.0;
     const Segment s(group, tile);
     if (s.row[COLUMN_ACTIVE] == 0 || s.length == 0) return;
     const float* hyper = group.hyper;
@@ -206,7 +208,7 @@ void direction(const Group& group, int64_t tile) {
     const Numbers numbers = {
         spread(hyper[SLOT_BETA1]), spread(hyper[SLOT_ONE_MINUS_BETA1]), spread(hyper[SLOT_BETA2]), spread(hyper[SLOT_ONE_MINUS_BETA2]),
         spread(1.0f / correction1), spread(1.0f / correction2), spread(correction2), spread(1.0f + hyper[SLOT_EPS_REL]),
-        spread(correction2 * hyper[SLOT_EPS]), spread(hyper[SLOT_GAMMA]),
+        spread(correction2 * hyper[SLOT_EPS]), spread(hyper[SLOT_GAMMA]), spread(hyper[SLOT_GAIN]),
     };
     alignas(64) float rows[(CARRIED_ROWS + STAGED_ROWS) * (MAX_BLOCK + 2 * LAG + 2 * LINE)];
     Workspace w;
@@ -216,7 +218,7 @@ void direction(const Group& group, int64_t tile) {
     w.momentum = take(1), w.stats = take(BAND + 1), w.floor = take(1), w.link = take(BAND), w.z = take(1), w.guide = take(1);
     w.room = (int32_t*)take(1);
     w.grad = take(1), w.old_momentum = take(1), w.old_stats = take(BAND + 1);
-    march(group, s, w, numbers, sums);
+    march(group, s, w, numbers, sums, fallen);
 }
 
 // Tiles are dealt out one by one: bits do not depend on who takes which. The team's size stays torch's own, because the
@@ -273,10 +275,13 @@ template <int PARAM, bool STOCHASTIC = false> void update(const Group& group, in
     update<PARAM, STORAGE_BFLOAT16, STOCHASTIC>(group, tile);
 }
 
+bool skipped(const Group* group) { return group->hyper[SLOT_SKIP] != 0.0f; }
+
 #pragma GCC visibility push(default)
 extern "C" {
 
 void sonew_prologue(const Group* group) {
+    if (skipped(group)) return;
     for (int64_t tensor = 0; tensor < group->tensors; ++tensor) {
         const int64_t* row = group->rows + tensor * int64_t(COLUMNS);
         if (row[COLUMN_ACTIVE] == 0) continue;
@@ -289,6 +294,7 @@ void sonew_prologue(const Group* group) {
 }
 
 void sonew_direction(const Group* group) {
+    if (skipped(group)) return;
     for_tiles(*group, group->tile_count, group->elements, [=](int64_t tile) { direction(*group, tile); });
 }
 
@@ -306,6 +312,7 @@ void sonew_norms(const Group* group) {
 
 // Backwards: the direction written last is still in the cache.
 void sonew_update(const Group* group) {
+    if (skipped(group) || group->hyper[SLOT_LR] == 0.0f) return;  // lr = 0 keeps every bit, of -0 and beside NaN too
     const int64_t last = group->update_tile_count - 1;
     for_tiles(*group, last + 1, group->elements, [=](int64_t tile) {
         if (group->param_storage == STORAGE_FLOAT32) return update<STORAGE_FLOAT32>(*group, last - tile);

@@ -16,7 +16,7 @@ static_assert(BAND >= 0 && LAG >= BAND && LAG % W == 0);
 // One tensor's numbers of this step. The factors see A times correction2, so that off-diagonals are the stats as they stand: the
 // ratios psi do not change, and D takes correction2 in its numerator.
 struct Numbers {
-    Vec beta1, rest1, beta2, rest2, undo1, undo2, correction2, damp, eps, gamma;
+    Vec beta1, rest1, beta2, rest2, undo1, undo2, correction2, damp, eps, gamma, gain;
 };
 
 // Rows of `stride` floats; in the carried rows position p belongs to element first - 2 LAG + p, in the staged ones to first + p.
@@ -25,7 +25,7 @@ struct Workspace {
     // carried from block to block
     float* momentum;  // corrected m
     float* stats;     // A correction2, BAND + 1 rows
-    float* floor;     // gamma A correction2: a pivot must be above
+    float* floor;     // gamma A correction2: a pivot must be above; once the column is factored, 1 if it fell back, else 0
     float* link;      // psi_q z, BAND rows
     float* z;         // D y
     float* guide;     // the graft's direction
@@ -55,7 +55,7 @@ SINGLE void accumulate(
     const Numbers c = numbers;
     const Workspace to = w;
     for (int64_t i = 0; i < n; i += W) {
-        const Vec g0 = vector(g + i);
+        const Vec g0 = c.gain * vector(g + i);
         Vec mean = c.beta1 * vector(m + i) + c.rest1 * g0;
         store(m + i, mean);
         mean *= c.undo1;
@@ -63,7 +63,7 @@ SINGLE void accumulate(
         const Int room = MASKED ? load<Int>(to.room + at + i) : Int{};
         Vec square;
         unroll<0, BAND + 1>([&](auto k) INLINE_LAMBDA {
-            Vec row = c.beta2 * vector(h + k * step + i) + c.rest2 * (g0 * vector(g + i + k));
+            Vec row = c.beta2 * vector(h + k * step + i) + c.rest2 * (g0 * (c.gain * vector(g + i + k)));
             if constexpr (MASKED) row = linked(room, k) ? row : Vec{};
             store(h + k * step + i, row);
             if constexpr (k == 0) {
@@ -93,6 +93,7 @@ INLINE void finish(const Numbers& numbers, const Workspace& w, int64_t i, Int ro
     });
     const Vec z = d * y;
     store(w.z + i, z);
+    store(w.floor + i, sound ? Vec{} : spread(1.0f));
     unroll<1, BAND + 1>([&](auto q) INLINE_LAMBDA {
         Vec link = psi[q] * z;
         if constexpr (MASKED) link = linked(room, q) ? link : Vec{};

@@ -18,6 +18,7 @@ from sonew_kernels.band import (
     EPS,
     EPS_REL,
     FIRST_TILE,
+    GAIN,
     GAMMA,
     GRAD,
     LENGTH,
@@ -26,6 +27,7 @@ from sonew_kernels.band import (
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
     SEED,
+    SKIP,
     START,
     STATS,
     TOTAL,
@@ -57,6 +59,7 @@ def direction_block(
     stats_out,
     direction,
     partial,
+    fallen,
     tile,
     length,
     start,
@@ -71,6 +74,7 @@ def direction_block(
     PIECES: tl.constexpr,
     STATE_STORAGE: tl.constexpr,
     DIRECTION_STORAGE: tl.constexpr,
+    COUNTED: tl.constexpr,
 ):
     """One tile of a piece (math: reference.direction).
 
@@ -79,7 +83,7 @@ def direction_block(
         record: the tile's left border record, the right one follows. end_record: the record of the piece's end.
         outer: the piece's outer gradients.
         corrections: 1 - beta1^count, 1 - beta2^count. hyper: `spec.Slot`.
-        partial: two float64, sum of u^2 and of a^2.
+        partial: two float64, sum of u^2 and of a^2. fallen: one float64, columns that fell back; written where COUNTED.
         tile: the tile's index in the piece; it owns BLOCK - BAND elements. length, start, total, chain, seed: `spec.Column`, int64.
         count: this step's number.
         CHAINED: some chain may end inside its tensor. PIECES: some piece is not a whole tensor.
@@ -98,7 +102,24 @@ def direction_block(
     unbias1, unbias2 = 1.0 / correction1, 1.0 / correction2
 
     gradient, fresh, window = advance(
-        grad, momentum, stats, record, end_record, outer, lane, first, length, reach, beta1, gain1, beta2, gain2, BAND, TILE, PIECES
+        grad,
+        momentum,
+        stats,
+        record,
+        end_record,
+        outer,
+        lane,
+        first,
+        length,
+        reach,
+        tl.load(hyper + GAIN),
+        beta1,
+        gain1,
+        beta2,
+        gain2,
+        BAND,
+        TILE,
+        PIECES,
     )
 
     tl.debug_barrier()
@@ -116,12 +137,15 @@ def direction_block(
             damped = damped + (window[q * (q + 1) // 2 + r],)
         diagonal = tl.fma(window[q * (q + 1) // 2 + q], stretch, eps * correction2)
         damped = damped + (tl.where(reach > q, diagonal, 1.0),)
-    u = spread(columns(damped, fresh, reach, correction2 * unbias1, gamma, BAND), lane, BAND)
+    scaled, sound = columns(damped, fresh, reach, correction2 * unbias1, gamma, BAND)
+    u = spread(scaled, lane, BAND)
     tl.store(direction + element, to_storage(u, direction, DIRECTION_STORAGE), mask=owned)
 
     target = graft_target(gradient, fresh[0] * unbias1, window[0], unbias2, GRAFT)
     tl.store(partial, sum_of_squares(u, owned))
     tl.store(partial + 1, sum_of_squares(target, owned))
+    if COUNTED:
+        tl.store(fallen, tl.sum((owned & ~sound).to(tl.int32), 0).to(tl.float64))
 
 
 @triton.jit
@@ -190,14 +214,18 @@ def direction_table(
     GRAD_STORAGE: tl.constexpr,
     STATE_STORAGE: tl.constexpr,
     DIRECTION_STORAGE: tl.constexpr,
+    COUNTED: tl.constexpr = False,
 ):
-    """Direction phase of a group, one tile per program; inactive tensors are left alone."""
+    """Direction phase of a group, one tile per program; inactive tensors are left alone.
+
+    Behind the pairs of partial norms stands one float64 per tile, the columns that fell back, written where COUNTED.
+    """
     TILE: tl.constexpr = BLOCK - BAND
     RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
-    if tl.load(cells + ACTIVE) != 0:
+    if (tl.load(cells + ACTIVE) != 0) & (tl.load(hyper + SKIP) == 0.0):
         length = tl.load(cells + LENGTH)
         first_tile = tl.load(cells + FIRST_TILE)
         momentum = storage_pointer(tl.load(cells + MOMENTUM), STATE_STORAGE)
@@ -216,6 +244,7 @@ def direction_table(
             stats,
             direction + tl.load(cells + OFFSET),
             partials + 2 * tile,
+            partials + 2 * tl.num_programs(0) + tile,
             tile - first_tile,
             length,
             tl.load(cells + START),
@@ -230,6 +259,7 @@ def direction_table(
             PIECES,
             STATE_STORAGE,
             DIRECTION_STORAGE,
+            COUNTED,
         )
 
 
@@ -259,6 +289,7 @@ def direction_direct(
     PIECES: tl.constexpr,
     STATE_STORAGE: tl.constexpr,
     DIRECTION_STORAGE: tl.constexpr,
+    COUNTED: tl.constexpr = False,
 ):
     """Direction phase of one leaf, one tile per program; the outputs may be the inputs. `seed` and `count` point to int32 scalars."""
     TILE: tl.constexpr = BLOCK - BAND
@@ -279,6 +310,7 @@ def direction_direct(
         stats_out,
         direction,
         partials + 2 * tile,
+        partials + 2 * tl.num_programs(0) + tile,
         tile,
         size,
         tl.full((), start, tl.int64),
@@ -293,4 +325,5 @@ def direction_direct(
         PIECES,
         STATE_STORAGE,
         DIRECTION_STORAGE,
+        COUNTED,
     )

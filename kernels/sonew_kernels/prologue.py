@@ -15,6 +15,7 @@ from sonew_kernels.band import (
     LOG_BETA1,
     LOG_BETA2,
     MOMENTUM,
+    SKIP,
     STATS,
     correction,
 )
@@ -61,7 +62,7 @@ def prologue_table(
 ):
     """Prologue of a group; a program takes BORDERS consecutive tiles of the group, and each tile its left border."""
     tile = tl.program_id(0).to(tl.int64) * BORDERS + tl.arange(0, BORDERS)
-    inside = tile < tile_count
+    inside = tile < tl.where(tl.load(hyper + SKIP) == 0.0, tile_count, 0)
     row = tl.load(tiles + tile, mask=inside, other=0).to(tl.int64)
     cells = rows + row * COLUMNS
     active = inside & (tl.load(cells + ACTIVE, mask=inside, other=0) != 0)

@@ -54,6 +54,8 @@ class Slot(IntEnum):
     EPS = 8
     EPS_REL = 9
     GAMMA = 10
+    GAIN = 11  # factor of every gradient: -1 where the objective is maximized, divided by the loss scale
+    SKIP = 12  # not 0: the step is skipped, nothing of parameters, state or counts moves
 
 
 class Graft(IntEnum):

@@ -115,6 +115,7 @@ def _prologue(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
         _cells(2, unique=0, per="tile", lanes=borders, layouts=layouts),
         _cells(1, unique=6 if case.band else 3, per="tensor", lanes=borders),
         _numbers("count", 1, per="tensor", lanes=borders),
+        _numbers("hyper", 1),  # SKIP
         _numbers("hyper", 2, lanes=borders),  # behind a store, where AMD has no scalar loads
         _numbers("count", 1, per="tensor", lanes=borders, write=True),
         _numbers("corrections", 2, per="tensor", lanes=borders, write=True),
@@ -171,7 +172,7 @@ def _direction(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
         _cells(11, used=9 + case.chained + rounded),  # all but PARAM, FIRST_UPDATE_TILE and SEED; CHAIN and COUNT are not always used
         _seed(used=rounded),
         _numbers("count", 1, used=int(rounded)),
-        _numbers("hyper", 7, used=7 if band else 6),  # no pivot to judge by gamma at band 0
+        _numbers("hyper", 9, used=9 if band else 8),  # all but LR, WEIGHT_DECAY and the logarithms; no pivot to judge by gamma at band 0
         _numbers("corrections", 2),
     )
 
@@ -203,7 +204,7 @@ def _update(case: Case, launch: TritonLaunch) -> tuple[Row, ...]:
         _numbers("count", 1, used=int(case.stochastic)),
         _numbers("scales", 1),
         _numbers("lr", 1),
-        _numbers("hyper", 1),
+        _numbers("hyper", 2),  # WEIGHT_DECAY, SKIP
     )
 
 

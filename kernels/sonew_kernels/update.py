@@ -12,6 +12,7 @@ from sonew_kernels.band import (
     OFFSET,
     PARAM,
     SEED,
+    SKIP,
     START,
     WEIGHT_DECAY,
 )
@@ -47,7 +48,7 @@ def step_elements(
         p = tl.load(param + element, mask=element < length, other=0.0).to(tl.float32)
         u = tl.load(direction + element, mask=element < length, other=0.0).to(tl.float32)
     grafted = (u * scale) * scale
-    stepped = tl.fma(-lr, tl.fma(decay, p, grafted), p)
+    stepped = tl.where(lr == 0.0, p, tl.fma(-lr, tl.fma(decay, p, grafted), p))  # lr = 0 keeps every bit, of -0 and beside NaN too
     if STOCHASTIC and STORAGE == BFLOAT16:
         key, second_key = noise_keys(seed, count, PARAM_ROW // 2)
         stored = to_bfloat16_stochastically(stepped, noise(key, second_key, start + element) & 0xFFFF)
@@ -104,7 +105,7 @@ def update_table(
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(update_tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
-    if tl.load(cells + ACTIVE) != 0:
+    if (tl.load(cells + ACTIVE) != 0) & (tl.load(hyper + SKIP) == 0.0):
         param = tl.load(cells + PARAM)
         update_block(
             param,

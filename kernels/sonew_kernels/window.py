@@ -20,6 +20,7 @@ def advance(
     first,
     length,
     reach,
+    gain,
     beta1,
     gain1,
     beta2,
@@ -39,7 +40,7 @@ def advance(
         place = ()
         for q in tl.static_range(BAND + 1):
             mask = reach > q
-            gradient = gradient + (load_gradient(grad, outer, lane + q, first, length, mask, BAND, PIECES),)
+            gradient = gradient + (load_gradient(grad, outer, lane + q, first, length, mask, gain, BAND, PIECES),)
             where, rows, stride = old_values(momentum, stats, record, end_record, lane + q, first, length, BAND, TILE, PIECES)
             place = place + ((rows, stride),)
             old_momentum = old_momentum + (tl.load(where, mask=mask, other=0.0).to(tl.float32),)
@@ -52,7 +53,7 @@ def advance(
         lanes = lane[None, :] + offset
         mask = (offset <= BAND) & (reach[None, :] > offset)
         where, rows, stride = old_values(momentum, stats, record, end_record, lanes, first, length, BAND, TILE, PIECES)
-        gradients = load_gradient(grad, outer, lanes, first, length, mask, BAND, PIECES)
+        gradients = load_gradient(grad, outer, lanes, first, length, mask, gain, BAND, PIECES)
         averages = tl.load(where, mask=mask, other=0.0).to(tl.float32)
         squares = tl.load(rows, mask=mask, other=0.0).to(tl.float32)
         for q in tl.static_range(BAND + 1):
@@ -116,8 +117,8 @@ def old_values(momentum, stats, record, end_record, lane, first, length, BAND: t
 
 
 @triton.jit
-def load_gradient(grad, outer, lane, first, length, mask, BAND: tl.constexpr, PIECES: tl.constexpr):
-    """Gradient in float32 at the given lanes, 0 outside the mask; beyond the piece from its outer gradients (`spec.outer_gradients`)."""
+def load_gradient(grad, outer, lane, first, length, mask, gain, BAND: tl.constexpr, PIECES: tl.constexpr):
+    """Gradient times `gain` in float32 at the given lanes, 0 outside the mask; beyond the piece from `spec.outer_gradients`."""
     element = first - BAND + lane
     if PIECES and BAND > 0:
         before, beyond = element < 0, element >= length
@@ -126,4 +127,4 @@ def load_gradient(grad, outer, lane, first, length, mask, BAND: tl.constexpr, PI
         g = tl.where(before | beyond, tl.load(pointer, mask=mask & (before | beyond), other=0.0), g)
     else:
         g = tl.load(grad + element, mask=mask, other=0.0).to(tl.float32)
-    return g
+    return g * gain

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from sonew.backends import native_build
-from sonew.backends.table import GroupTable, Leaf
+from sonew.backends.table import GroupTable, Leaf, graft_scales
 from sonew.config import Hyper, Plan, Problem
 from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage
 
@@ -19,7 +19,7 @@ STATE_DTYPES: Final = ("float32", "bfloat16")
 BUFFERS: Final = ("rows", "tiles", "update_tiles", "hyper", "corrections", "edges", "outer", "direction", "partials", "scales")
 NUMBERS: Final = (
     *("tensors", "tile_count", "update_tile_count", "elements", "segment", "block", "threads", "graft"),
-    *("param_storage", "grad_storage", "state_storage", "direction_storage", "stochastic"),
+    *("param_storage", "grad_storage", "state_storage", "direction_storage", "stochastic", "counted"),
 )
 
 
@@ -63,13 +63,13 @@ def environment() -> dict[str, str | int]:
 
 
 class StepGroup:
-    """Steps a group with compiled code; `table` holds its buffers.
+    """Steps a group with compiled code; `table` holds its buffers. `counted`: columns that fall back are counted.
 
     Raises:
         NativeBuildError: the library can be neither found nor built.
     """
 
-    def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None) -> None:
+    def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None, counted: bool = False) -> None:
         problem, config = plan.problem, plan.config.as_dict()
         tile, update_tile = CPU.tile(config, problem.band), CPU.update_tile(config, problem.band)
         self.table = table = GroupTable(leaves, problem, tile=tile, update_tile=update_tile, direction=direction)
@@ -82,8 +82,10 @@ class StepGroup:
             segment=config["segment"],
             block=config["block"],
             threads=config["threads"],
+            counted=counted,
             **{f"{name}_storage": Storage[getattr(problem, f"{name}_dtype").upper()] for name in ("param", "grad", "state", "direction")},
         )
+        self._graft = Graft.NONE
         self._follow_torch = config["threads"] == 0
         library, argument = native_build.load_library(problem.band), ctypes.byref(self._group)
         phases = (library.sonew_prologue, library.sonew_direction, library.sonew_norms, library.sonew_update)
@@ -95,7 +97,8 @@ class StepGroup:
     def set_hyper(self, hyper: Hyper) -> None:
         """Settings for the coming steps."""
         self.table.set_hyper(hyper)
-        self._group.graft = Graft[hyper.graft.upper()]
+        self._graft = Graft[hyper.graft.upper()]
+        self._group.graft = self._graft
         self._group.stochastic = hyper.stochastic_rounding
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
@@ -103,6 +106,26 @@ class StepGroup:
         if self._follow_torch:
             self._group.threads = torch.get_num_threads()
         self.table.bind(grads)
+
+    def signal(self, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
+        """The loss scale and whether the step is skipped (`GroupTable.signal`)."""
+        self.table.signal(grad_scale, skip)
+
+    def halo(self, i: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where what lies beyond piece i goes (`GroupTable.halo`)."""
+        return self.table.halo(i, side)
+
+    def sums(self) -> torch.Tensor:
+        """Sums of u^2 and a^2 per tensor, float64 (n, 2)."""
+        return self.table.sums()
+
+    def take_sums(self, sums: torch.Tensor) -> None:
+        """In place of `norms`: scales from sums over all pieces of each tensor."""
+        self.table.scales.copy_(graft_scales(sums, grafted=self._graft is not Graft.NONE))
+
+    def fallen(self) -> torch.Tensor:
+        """Columns that fell back in the last step per tensor, float64 (n,), of a group made with `counted`."""
+        return self.table.fallen()
 
     def prologue(self) -> None:
         """Counts, corrections, old state around the segments' borders."""

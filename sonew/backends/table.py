@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,9 +10,10 @@ from typing import Final
 import numpy as np
 import torch
 
+from sonew.backends.upload import Upload
 from sonew.config import Hyper, Problem
 from sonew.errors import CaptureError
-from sonew.reference import decay_numbers
+from sonew.reference import decay_numbers, step_decay
 from sonew_kernels.spec import Column, Slot, border_record, outer_gradients
 
 ADDRESSES: Final = [Column.PARAM, Column.GRAD, Column.MOMENTUM, Column.STATS, Column.COUNT]
@@ -26,11 +26,13 @@ class Leaf:
     """One tensor of a group with its state (shapes in `sonew.layout`).
 
     Attributes:
-        param: the parameter, any strides.
+        param: the parameter, any strides; of a sharded tensor the piece that lies here.
         momentum, stats: its contiguous state.
         count: int32 scalar.
         chain: elements per chain, at least 1.
         seed: of the tensor's stochastic rounding, an int32 (`sonew.rounding.tensor_seed`).
+        start: position of the piece's first element in its tensor.
+        total: elements of the whole tensor, None: this is the whole tensor.
     """
 
     param: torch.Tensor
@@ -39,6 +41,32 @@ class Leaf:
     count: torch.Tensor
     chain: int
     seed: int = 0
+    start: int = 0
+    total: int | None = None
+
+    @property
+    def whole(self) -> int:
+        """Elements of the tensor that this is a piece of."""
+        return self.param.numel() if self.total is None else self.total
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether other elements of the tensor lie elsewhere."""
+        return self.whole != self.param.numel()
+
+
+def gradient_sign(hyper: Hyper) -> float:
+    """-1 where the objective is maximized, else 1."""
+    return -1.0 if hyper.maximize else 1.0
+
+
+def graft_scales(sums: torch.Tensor, *, grafted: bool) -> torch.Tensor:
+    """Scales (n,) float32 from sums of u^2 and a^2, float64 (n, 2), as `sonew_kernels.norms` forms them; 1 where not grafted."""
+    own, wanted = sums.unbind(1)
+    if not grafted:
+        return torch.ones_like(own, dtype=torch.float32)
+    scale = (wanted / torch.where(own == 0.0, 1.0, own)).sqrt().sqrt() + (own - own)  # NaN where |u| is not finite
+    return torch.where(own == 0.0, 0.0, scale).to(torch.float32)
 
 
 def hyper_slots(hyper: Hyper) -> list[float]:
@@ -46,7 +74,7 @@ def hyper_slots(hyper: Hyper) -> list[float]:
     numbers = decay_numbers(hyper)
     values = {
         Slot.LR: hyper.lr,
-        Slot.WEIGHT_DECAY: hyper.weight_decay,
+        Slot.WEIGHT_DECAY: step_decay(hyper),
         Slot.BETA1: hyper.beta1,
         Slot.ONE_MINUS_BETA1: numbers.one_minus_beta1,
         Slot.LOG_BETA1: numbers.log_beta1,
@@ -56,6 +84,8 @@ def hyper_slots(hyper: Hyper) -> list[float]:
         Slot.EPS: hyper.eps,
         Slot.EPS_REL: hyper.eps_rel,
         Slot.GAMMA: hyper.gamma,
+        Slot.GAIN: gradient_sign(hyper),
+        Slot.SKIP: 0.0,
     }
     return [values[slot] for slot in Slot]
 
@@ -81,45 +111,6 @@ def _write(cells: np.ndarray, addresses: Sequence[tuple[int, ...]]) -> None:
 def direction_elements(lengths: Sequence[int]) -> int:
     """Elements of the direction buffer that a group of these lengths needs."""
     return sum(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths)
-
-
-def pinned_slot(target: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
-    """Pinned memory of the target's shape and type, and the event that says when its last copy is done."""
-    return torch.empty(target.shape, dtype=target.dtype, pin_memory=True), torch.cuda.Event()
-
-
-class Upload:
-    """Brings a small host array to its device tensor; the host goes on at once.
-
-    Slots of pinned memory take turns. A slot is written again only once its last copy is done: where the oldest is still in
-    flight, because the host runs far ahead of the device, one more joins. Only with `LIMIT` slots in flight the host waits.
-
-    Args:
-        target: where the values go, on a GPU.
-        slot: makes a slot for the target.
-    """
-
-    SLOTS: Final = 3
-    LIMIT: Final = 64
-
-    def __init__(self, target: torch.Tensor, slot: Callable[[torch.Tensor], tuple[torch.Tensor, torch.cuda.Event]] = pinned_slot) -> None:
-        self._target = target
-        self._make = slot
-        self._slots = deque(slot(target) for _ in range(self.SLOTS))  # oldest copy first
-
-    def send(self, host: torch.Tensor) -> None:
-        """Copy in stream order; `host` may change as soon as this returns."""
-        oldest = self._slots[0][1]
-        if not oldest.query():
-            if len(self._slots) < self.LIMIT:
-                self._slots.appendleft(self._make(self._target))
-            else:
-                oldest.synchronize()
-        buffer, done = self._slots[0]
-        self._slots.rotate(-1)
-        buffer.copy_(host)
-        self._target.copy_(buffer, non_blocking=True)
-        done.record(torch.cuda.current_stream(self._target.device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +141,8 @@ class GroupTable:
         edges: (t + n, band + 2, 2 band) in the state's type, the border records.
         outer: float32 (n, 2, band), the gradients beyond each piece's ends.
         direction: float32 or bfloat16, at least `direction_elements(lengths)`.
-        partials: float64 (t, 2), sums of u^2 and a^2 per tile. scales: float32 (n,), the square root of |a| / |u|.
+        partials: float64 (t, 2), sums of u^2 and a^2 per tile. fallen_tiles: float64 (t,), right behind, columns that fell back.
+        scales: float32 (n,), the square root of |a| / |u|.
     """
 
     def __init__(
@@ -168,7 +160,8 @@ class GroupTable:
         self._cells = self._host.numpy()
         for column, values in (
             (Column.LENGTH, lengths),
-            (Column.TOTAL, lengths),
+            (Column.START, [leaf.start for leaf in leaves]),
+            (Column.TOTAL, [leaf.whole for leaf in leaves]),
             (Column.CHAIN, [leaf.chain for leaf in leaves]),
             (Column.SEED, [leaf.seed for leaf in leaves]),
             (Column.OFFSET, np.concatenate(([0], np.cumsum(padded)))[:-1]),
@@ -187,12 +180,16 @@ class GroupTable:
         self.outer = torch.zeros((len(leaves), *outer_gradients(band)), dtype=torch.float32, device=self.device)
         needed = max(1, sum(padded))
         self.direction = torch.zeros(needed, dtype=direction_dtype, device=self.device) if direction is None else direction[:needed]
-        self.partials = torch.zeros((len(tiles), 2), dtype=torch.float64, device=self.device)
+        norms = torch.zeros(3 * len(tiles), dtype=torch.float64, device=self.device)
+        self.partials, self.fallen_tiles = norms[: 2 * len(tiles)].view(-1, 2), norms[2 * len(tiles) :]
         self.scales = torch.zeros(len(leaves), dtype=torch.float32, device=self.device)
 
         self._send_rows = None if on_host else Upload(self.rows)
         self._send_hyper = self.hyper.copy_ if on_host else Upload(self.hyper).send
+        self._tiles = np.diff(np.append(first, len(tiles)))
+        self._tile_counts = torch.from_numpy(self._tiles).to(self.device)
         self._hyper: Hyper | None = None
+        self._signalled = False
         self._held_lr = self.lr = self.hyper[Slot.LR]
         self._bound: list[tuple[int, ...]] = []
         self._grads: dict[int, torch.Tensor] = {}
@@ -211,6 +208,40 @@ class GroupTable:
         if hyper != self._hyper:
             self._send_hyper(torch.tensor(hyper_slots(hyper), dtype=torch.float32))
             self._hyper = hyper
+
+    def signal(self, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
+        """What this step's kernels read beside the settings, in stream order and without a wait; after `set_hyper`.
+
+        Args:
+            grad_scale: one element, gradients are divided by it; None: 1.
+            skip: one element, not 0: the step is skipped; None: it is not.
+        """
+        if not (self._signalled or grad_scale is not None or skip is not None) or self._hyper is None:
+            return
+        gain, skipped = self.hyper[Slot.GAIN], self.hyper[Slot.SKIP]
+        sign = gradient_sign(self._hyper)
+        gain.fill_(sign) if grad_scale is None else gain.copy_(sign / grad_scale.reshape(()).to(torch.float32))
+        skipped.zero_() if skip is None else skipped.copy_(skip.reshape(()))
+        self._signalled = grad_scale is not None or skip is not None
+
+    def halo(self, i: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where what lies beyond piece i's start (side 0) or end (side 1) goes: views that a neighbour's elements are copied to.
+
+        Returns (old momentum and stats (band + 2, band), gradients (band,)).
+        """
+        band = self.outer.shape[-1]
+        first = int(self._cells[i, Column.FIRST_TILE]) + i
+        record = self.edges[first + (self._tiles[i] if side else 0)]
+        return record[:, band * side : band * (side + 1)], self.outer[i, side]
+
+    def sums(self) -> torch.Tensor:
+        """Sums of u^2 and a^2 per tensor of the last direction phase, float64 (n, 2), in a fixed order."""
+        return torch.segment_reduce(self.partials, "sum", lengths=self._tile_counts, axis=0)
+
+    def fallen(self) -> torch.Tensor:
+        """Columns that fell back in the last step, per tensor, float64 (n,); 0 where it was skipped or had no gradient."""
+        stepped = (self.rows[:, Column.ACTIVE] != 0) & (self.hyper[Slot.SKIP] == 0.0)
+        return torch.where(stepped, torch.segment_reduce(self.fallen_tiles, "sum", lengths=self._tile_counts), 0.0)
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""

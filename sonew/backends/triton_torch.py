@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-from sonew.backends.table import GroupTable, Leaf
+from sonew.backends.table import GroupTable, Leaf, graft_scales
 from sonew.config import Hyper, Plan, Problem
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage, triton_launches
 
@@ -88,9 +88,10 @@ class StepGroup:
         leaves: the tensors with their state, of the plan's type and contiguous, all on one device.
         plan: its `config` is a point of `sonew_kernels.spec.TRITON`.
         direction: scratch for the direction, of the plan's type, at least `direction_elements(lengths)`; made here where None.
+        counted: whether columns that fall back are counted.
     """
 
-    def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None) -> None:
+    def __init__(self, leaves: Sequence[Leaf], plan: Plan, *, direction: torch.Tensor | None = None, counted: bool = False) -> None:
         config, band, spec = plan.config.as_dict(), plan.problem.band, SPECS[KERNEL]
         tile, update_tile = spec.tile(config, band), spec.update_tile(config, band)
         self.table = GroupTable(leaves, plan.problem, tile=tile, update_tile=update_tile, direction=direction)
@@ -104,12 +105,13 @@ class StepGroup:
             "norms": len(leaves),
             "update": len(self.table.update_tiles),
         }
-        chained = any(leaf.chain < leaf.param.numel() for leaf in leaves)
+        chained = any(leaf.chain < leaf.whole for leaf in leaves)
+        pieces = any(leaf.is_piece for leaf in leaves)
         stored = {name: int(Storage[getattr(plan.problem, f"{name}_dtype").upper()]) for name in ("param", "grad", "state", "direction")}
         state, scratch = {"STATE_STORAGE": stored["state"]}, {"DIRECTION_STORAGE": stored["direction"]}
         extra = {
             "prologue": state,
-            "direction": {"CHAINED": chained, "PIECES": False, "GRAD_STORAGE": stored["grad"], **state, **scratch},
+            "direction": {"CHAINED": chained, "PIECES": pieces, "COUNTED": counted, "GRAD_STORAGE": stored["grad"], **state, **scratch},
             "update": {"STORAGE": stored["param"], **scratch},
         }
         self._grids = {name: (count,) for name, count in programs.items()}
@@ -128,6 +130,10 @@ class StepGroup:
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """This step's gradients; None leaves the tensor alone."""
         self.table.bind(grads)
+
+    def signal(self, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
+        """The loss scale and whether the step is skipped (`GroupTable.signal`)."""
+        self.table.signal(grad_scale, skip)
 
     def prepare_capture(self) -> None:
         """Allocate what the next capture needs; outside captures only."""
@@ -152,6 +158,22 @@ class StepGroup:
     def _launch(self, name: str, *arguments: torch.Tensor | int, **constants: int) -> None:
         with self._device:
             getattr(self._kernels, name)[self._grids[name]](*arguments, **constants, **self._options[name])
+
+    def halo(self, i: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where what lies beyond piece i goes (`GroupTable.halo`)."""
+        return self.table.halo(i, side)
+
+    def sums(self) -> torch.Tensor:
+        """Sums of u^2 and a^2 per tensor, float64 (n, 2)."""
+        return self.table.sums()
+
+    def take_sums(self, sums: torch.Tensor) -> None:
+        """In place of `norms`: scales from sums over all pieces of each tensor."""
+        self.table.scales.copy_(graft_scales(sums, grafted=self._graft is not Graft.NONE))
+
+    def fallen(self) -> torch.Tensor:
+        """Columns that fell back in the last step per tensor, float64 (n,), of a group made with `counted`."""
+        return self.table.fallen()
 
     def prologue(self) -> None:
         """Count the steps, form the corrections, save the old momentum and stats around tile borders."""

@@ -23,7 +23,7 @@ FAULTS: Final[Mapping[str, tuple[str, str, Fault]]] = {
         "grad",
         Fault(
             "window",
-            "    return g\n",
+            "    return g * gain\n",
             "    mask &= element + 1 < length\n"
             "    return g + tl.load(grad + element + 1, mask=mask, other=0.0, volatile=True).to(tl.float32) * 0.0\n",
         ),

@@ -31,6 +31,8 @@ def test_defaults_are_the_documented_ones() -> None:
         "gamma": 0.0,
         "graft": "adam",
         "chain": "tensor",
+        "decoupled_weight_decay": True,
+        "maximize": False,
         "stochastic_rounding": False,
     }
 

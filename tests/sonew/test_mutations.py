@@ -27,8 +27,8 @@ MUTATIONS: Final = {
     "no shift back in apply": ("behind(xp, xp.where(links[q], column * scaled, 0.0), q)", "xp.where(links[q], column * scaled, 0.0)"),
     "no shift in accumulate": ("grad * ahead(xp, grad, k)", "grad * grad"),
     "no pivot rule": ("failed = failed | bad", "failed = failed"),
-    "no last pivot rule": ("failed = failed | ~(window[0][0] > hyper.gamma * diagonal[0])", "failed = failed"),
-    "threshold without gamma": ("~(window[q][q] > hyper.gamma * diagonal[q])", "~(window[q][q] > 0)"),
+    "no last pivot rule": ("return failed | ~(window[0][0] > gamma * diagonal[0])", "return failed"),
+    "threshold without gamma": ("~(window[q][q] > gamma * diagonal[q])", "~(window[q][q] > 0)"),
     "elimination of the wrong row": ("weights[q, s] * window[q][r]", "weights[q, s] * window[q][s]"),
     "no back substitution": ("value = value - weights[q, r] * psi[r - 1]", "value = value"),
     "momentum uncorrected": ("momentum / correction(xp, steps, numbers.log_beta1)", "momentum"),
@@ -42,10 +42,10 @@ MUTATIONS: Final = {
     "no relative damping": ("stats[0] * (1.0 + hyper.eps_rel)", "stats[0]"),
     "target damped": ("momentum / (xp.sqrt(variance) + GRAFT_EPS)", "momentum / (xp.sqrt(variance + hyper.eps) + GRAFT_EPS)"),
     "no graft": ('if hyper.graft != "none":', "if False:"),
-    "no weight decay": (" + hyper.weight_decay * param)", ")"),
+    "no weight decay": (" + step_decay(hyper) * param)", ")"),
     "decay not scaled by lr": (
-        "hyper.lr * (u.reshape(param.shape) + hyper.weight_decay * param)",
-        "hyper.lr * u.reshape(param.shape) - hyper.weight_decay * param",
+        "hyper.lr * (u.reshape(param.shape) + step_decay(hyper) * param)",
+        "hyper.lr * u.reshape(param.shape) - step_decay(hyper) * param",
     ),
 }
 

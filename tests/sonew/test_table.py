@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sonew.backends.table import GroupTable, Leaf, Upload
+from sonew.backends.table import GroupTable, Leaf
+from sonew.backends.upload import Upload
 from sonew.config import Hyper, Problem
 from sonew_kernels.spec import Slot
 

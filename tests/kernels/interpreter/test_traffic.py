@@ -13,7 +13,7 @@ import torch
 
 from sonew.config import Hyper
 from sonew_kernels.direction import direction_direct
-from sonew_kernels.spec import Graft, Storage, border_record, outer_gradients, triton_launches
+from sonew_kernels.spec import Graft, Slot, Storage, border_record, outer_gradients, triton_launches
 from sonew_kernels.traffic import TRAFFIC, Case, Unit, bytes_per, direction_bytes, traffic, update_bytes
 from tests.kernels.interpreter.harness import Group, config
 from tests.kernels.interpreter.mutants import load_kernels
@@ -157,7 +157,7 @@ def test_piece_reads_its_neighbours_from_records_and_outer_gradients(band: int, 
         "outer": torch.ones(outer_gradients(band)),
         "direction": torch.zeros(length),
     }
-    numbers, scalar = torch.ones(11), torch.ones((), dtype=torch.int32)
+    numbers, scalar = torch.ones(len(Slot)), torch.ones((), dtype=torch.int32)
     partials = torch.zeros(2, 2, dtype=torch.float64)
     inputs = (*(arrays[name] for name in ("grad", "momentum", "stats", "edges", "outer")), torch.ones(2), numbers, scalar, scalar)
     outputs = (arrays["momentum"], arrays["stats"], arrays["direction"], partials)
