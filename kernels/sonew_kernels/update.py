@@ -48,7 +48,7 @@ def step_elements(
         p = tl.load(param + element, mask=element < length, other=0.0).to(tl.float32)
         u = tl.load(direction + element, mask=element < length, other=0.0).to(tl.float32)
     grafted = (u * scale) * scale
-    stepped = tl.where(lr == 0.0, p, tl.fma(-lr, tl.fma(decay, p, grafted), p))  # lr = 0 keeps every bit, of -0 and beside NaN too
+    stepped = tl.fma(-lr, tl.fma(decay, p, grafted), p)
     if STOCHASTIC and STORAGE == BFLOAT16:
         key, second_key = noise_keys(seed, count, PARAM_ROW // 2)
         stored = to_bfloat16_stochastically(stepped, noise(key, second_key, start + element) & 0xFFFF)
@@ -66,7 +66,7 @@ def update_block(
     direction,
     out,
     scale,
-    lr,
+    rate,
     hyper,
     tile,
     length,
@@ -81,7 +81,7 @@ def update_block(
     """One update tile; param, direction and out are addresses in bytes, so that a hint binds the path it is proved on only."""
     first = tile * BLOCK
     p, u, to = storage_pointer(param, STORAGE), storage_pointer(direction, DIRECTION_STORAGE), storage_pointer(out, STORAGE)
-    rate, decay = tl.load(lr), tl.load(hyper + WEIGHT_DECAY)
+    decay = tl.load(hyper + WEIGHT_DECAY)
     if (first + BLOCK <= length) & ((param | direction | out) % LINE == 0):
         step_elements(p, u, to, first, length, scale, rate, decay, start, seed, count, STORAGE, STOCHASTIC, BLOCK, True)
     else:
@@ -105,14 +105,15 @@ def update_table(
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(update_tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
-    if (tl.load(cells + ACTIVE) != 0) & (tl.load(hyper + SKIP) == 0.0):
+    rate = tl.load(lr)
+    if (tl.load(cells + ACTIVE) != 0) & (tl.load(hyper + SKIP) == 0.0) & (rate != 0.0):  # lr = 0 keeps every bit, of NaN and -0 too
         param = tl.load(cells + PARAM)
         update_block(
             param,
             (direction + tl.load(cells + OFFSET)).to(tl.int64),
             param,
             tl.load(scales + row),
-            lr,
+            rate,
             hyper,
             tile - tl.load(cells + FIRST_UPDATE_TILE),
             tl.load(cells + LENGTH),
@@ -149,7 +150,7 @@ def update_direct(
         direction.to(tl.int64),
         param_out.to(tl.int64),
         tl.load(scales),
-        lr,
+        tl.load(lr),
         hyper,
         tl.program_id(0).to(tl.int64),
         tl.full((), length, tl.int64),

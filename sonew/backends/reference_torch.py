@@ -113,7 +113,7 @@ class StepGroup:
 
     def sums(self) -> torch.Tensor:
         """Sums of u^2 and a^2 per tensor, float64 (n, 2)."""
-        return self._sums
+        return self._sums.clone()
 
     def take_sums(self, sums: torch.Tensor) -> None:
         """In place of `norms`: graft by sums over all pieces of each tensor."""
@@ -156,7 +156,8 @@ class StepGroup:
     def _count_fallen(self, stats: torch.Tensor, links: tuple[torch.Tensor, ...], count: torch.Tensor) -> torch.Tensor:
         numbers = reference.decay_numbers(self._hyper)
         corrected = stats / reference.correction(torch, count.to(self._compute), numbers.log_beta2)
-        return reference.fallen_columns(torch, corrected, links, self._hyper)
+        fallen: torch.Tensor = reference.fallen_columns(torch, corrected, links, self._hyper)
+        return fallen
 
     def _store(self, target: torch.Tensor, value: torch.Tensor, leaf: Leaf, row: int, *, stochastic: bool) -> None:
         """Write float32 or float64 values of any shape home, stochastically rounded where asked and the home is bfloat16."""

@@ -254,6 +254,7 @@ class GroupTable:
 
     def prepare_capture(self) -> None:
         """Allocate the table of the next capture, where there is none yet: while it runs nothing may be allocated or pinned."""
+        self.signal(None, None)  # graphs read the same slots
         if self._spare is None:
             host = torch.empty_like(self._host, pin_memory=self.device.type == "cuda")
             self._spare = _CaptureRows(host, host.numpy(), torch.empty_like(self.rows))
@@ -321,6 +322,13 @@ class GroupTable:
             staged[i] = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
         staged[i].copy_(tensor)
         return staged[i].data_ptr()
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the tables and buffers without the direction, and of the contiguous copies of strided tensors."""
+        buffers = (self.rows, self.tiles, self.update_tiles, self.hyper, self.corrections, self.edges, self.outer, self.scales)
+        copies = (*self._params.values(), *self._grads.values())
+        tables = sum(buffer.nbytes for buffer in buffers) + self.partials.nbytes + self.fallen_tiles.nbytes
+        return tables, sum(copy.nbytes for copy in copies)
 
     def unstage(self) -> None:
         """Write the parameters that were stepped in a contiguous copy back to their strided homes."""

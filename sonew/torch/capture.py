@@ -9,12 +9,12 @@ from typing import Any, Final
 import torch
 
 from sonew.config import Hyper
-from sonew.dispatch import step
 from sonew.errors import CaptureError
 from sonew.torch.groups import LaunchGroup
 from sonew.torch.settings import Settings
+from sonew.torch.signals import Signals
 
-CHOICES: Final = ("band", "graft", "chain", "stochastic_rounding")  # compiled into kernels; the numbers lie in device memory
+CHOICES: Final = ("band", "graft", "chain", "stochastic_rounding", "decoupled_weight_decay")  # the numbers lie in device memory
 
 
 def is_capturing() -> bool:
@@ -36,6 +36,12 @@ def check_launch(launch: LaunchGroup, settings: Settings) -> None:
     """Refuse to capture launches that a graph could not repeat, with CaptureError."""
     if launch.capturable is None:
         msg = f"backend={launch.plan.backend!r} cannot be captured in a CUDA graph: it works on the host. Use backend='triton' on a GPU."
+        raise CaptureError(msg)
+    if launch.neighbours is not None:
+        msg = "sharded parameters cannot be captured in a CUDA graph: their step holds collectives. Capture the rest, or step eagerly."
+        raise CaptureError(msg)
+    if not settings.hyper.decoupled_weight_decay and settings.hyper.weight_decay:
+        msg = "coupled weight decay cannot be captured in a CUDA graph: use decoupled_weight_decay=True, or step eagerly."
         raise CaptureError(msg)
     lr = settings.lr
     if lr is not None and not launch.reads(lr):
@@ -69,15 +75,16 @@ class Captures:
     def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
 
-    def step(self, index: int, launch: LaunchGroup, settings: Settings) -> None:
+    def step(self, index: int, launch: LaunchGroup, settings: Settings, signals: Signals) -> None:
         """Launch one step of a launch group that `check_launch` let pass, with a table of its own for the graph."""
         held = self._held.setdefault(index, _Held(settings.hyper, settings.lr))
         held.hyper, held.lr = settings.hyper, settings.lr
         if all(known is not launch for known in held.launches):
             held.launches.append(launch)
         if launch.capturable is not None:
-            with launch.capturable.capture(launch.grads()):
-                step(launch.stepper)
+            grads = launch.grads()
+            with launch.capturable.capture(grads):
+                launch.run(grads, settings.hyper, *signals.on(launch.device))
 
     def launches(self, index: int, settings: Settings) -> list[LaunchGroup]:
         """The launch groups that graphs hold of a parameter group.

@@ -1,29 +1,22 @@
-"""Launch groups of torch tensors: which tensors are stepped by the same launches, under which plan, and when that plan is stale."""
+"""Launch groups of torch tensors: which tensors are stepped by the same launches, how a step goes, and when the plan is stale."""
 
 from __future__ import annotations
 
 import operator
-import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
-from sonew.backends.table import Leaf, direction_elements
-from sonew.config import Hyper, Plan, Problem, chain_length
-from sonew.dispatch import CapturableStepGroup, StepGroup, load_step_group, make_plan, split_launch_groups, step
-from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
+from sonew.backends.table import Leaf, gradient_sign
+from sonew.config import Hyper, Plan
+from sonew.dispatch import CapturableStepGroup, StepGroup, step
+from sonew.layout import COUNT, MOMENTUM, STATS
+from sonew.torch.shards import Neighbours, local_grad, local_of
+from sonew.torch.signals import Signals
 
-PARAM_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 States = Mapping[torch.Tensor, Mapping[str, Any]]
-
-
-def dtype_name(dtype: torch.dtype | str) -> str:
-    """The type's name without its module: "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
 
 
 class Signature(NamedTuple):
@@ -35,38 +28,92 @@ class Signature(NamedTuple):
     grad_dtype: torch.dtype
     grad_layout: torch.layout
 
+    @classmethod
+    def of(cls, param: torch.Tensor) -> Signature:
+        """The parameter's; one without a gradient is taken for its own."""
+        grad = param if param.grad is None else param.grad
+        return cls(param.dtype, param.device, param.shape, grad.dtype, grad.layout)
+
     def describes(self, param: torch.Tensor, grad: torch.Tensor) -> bool:
         """Whether nothing changed; called for every tensor in every step, so field by field and without a new tuple."""
         same_param = param.dtype is self.dtype and param.shape == self.shape and param.device == self.device
         return same_param and grad.dtype is self.grad_dtype and grad.layout is self.grad_layout
 
 
-def _signature(param: torch.Tensor) -> Signature:
-    grad = param if param.grad is None else param.grad
-    return Signature(param.dtype, param.device, param.shape, grad.dtype, grad.layout)
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A parameter in its launch group.
+
+    Attributes:
+        param: as the user knows it; `leaf.param` is the part of it that lies here.
+        state: its momentum, stats and count when the plan was made, as the user knows them.
+        leaf: what the launches step.
+        signature: what was true of it.
+        placements: how it is sharded, None where it is not.
+    """
+
+    param: torch.Tensor
+    state: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    leaf: Leaf
+    signature: Signature
+    placements: tuple[Any, ...] | None = None
+
+    def is_stale(self, held: Mapping[str, Any], grad: torch.Tensor) -> bool:
+        """Whether the parameter or its state is no longer what the plan was made for."""
+        momentum, stats, count = self.state
+        known = momentum is held.get(MOMENTUM) and stats is held.get(STATS) and count is held.get(COUNT)
+        if not (known and self.signature.describes(self.param, grad)):
+            return True
+        leaf = self.leaf
+        if self.placements is not None:
+            local = local_of(self.param) is leaf.param and local_of(momentum) is leaf.momentum and local_of(stats) is leaf.stats
+            if not local or self.param.placements != self.placements:  # type: ignore[attr-defined]  # a DTensor
+                return True
+        return not leaf.momentum.device == leaf.stats.device == leaf.param.device  # state that was offloaded keeps its identity
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of one launch group on its device: columns that fell back since it was planned (n,), the last sums of u^2, a^2 (n, 2)."""
+
+    fallen: torch.Tensor
+    sums: torch.Tensor
+
+    @classmethod
+    def zeros(cls, tensors: int, device: torch.device) -> Tally:
+        """Nothing counted yet."""
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((tensors,), (tensors, 2))))
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchGroup:
     """Parameters stepped by the same launches, with what was true of them when the plan was made.
 
-    `capturable` is the stepper where it can serve a CUDA graph, None elsewhere.
+    Attributes:
+        members: the parameters.
+        plan, stepper: how they are stepped; `capturable` is the stepper where it can serve a CUDA graph, None elsewhere.
+        neighbours: what sharded parameters exchange with other processes, None where all are whole.
+        tally: counters, None unless asked for.
     """
 
-    leaves: tuple[Leaf, ...]
-    signatures: tuple[Signature, ...]
+    members: tuple[Member, ...]
     plan: Plan
     stepper: StepGroup
     capturable: CapturableStepGroup | None
+    neighbours: Neighbours | None = None
+    tally: Tally | None = None
+    device: torch.device = field(init=False)
 
-    @property
-    def device(self) -> torch.device:
-        """Where all its tensors lie."""
-        return self.signatures[0].device
+    def __post_init__(self) -> None:
+        """Note where all tensors lie."""
+        object.__setattr__(self, "device", self.members[0].leaf.param.device)
 
     def grads(self) -> list[torch.Tensor | None]:
-        """This step's gradients, in the order of the leaves."""
-        return [leaf.param.grad for leaf in self.leaves]
+        """This step's gradients as far as they lie here, in the order of the members. Within `torch.no_grad`."""
+        if self.members[0].placements is None:
+            return [member.param.grad for member in self.members]
+        pairs = [(member.param, member.param.grad) for member in self.members]
+        return [None if grad is None else local_grad(param, grad) for param, grad in pairs]
 
     def reads(self, lr: torch.Tensor) -> bool:
         """Whether the launches read this step size where it lies, so that the host need not."""
@@ -74,127 +121,80 @@ class LaunchGroup:
 
     def is_stale(self, states: States) -> bool:
         """Whether a tensor that has a gradient, or its state, is no longer what the plan was made for."""
-        for leaf, signature in zip(self.leaves, self.signatures, strict=True):
-            grad = leaf.param.grad
-            if grad is not None:
-                held = states[leaf.param]
-                known = leaf.momentum is held.get(MOMENTUM) and leaf.stats is held.get(STATS) and leaf.count is held.get(COUNT)
-                home = leaf.momentum.device == leaf.stats.device == signature.device  # state that was offloaded keeps its identity
-                if not (known and home and signature.describes(leaf.param, grad)):
-                    return True
-        return False
+        pairs = [(member, member.param.grad) for member in self.members]
+        return any(grad is not None and member.is_stale(states[member.param], grad) for member, grad in pairs)
 
-    def step(self, *, capturable: bool) -> None:
+    def step(self, hyper: Hyper, signals: Signals, *, capturable: bool) -> None:
         """Take one step, and make ready for a capture to follow where asked."""
-        self.stepper.bind(self.grads())
-        step(self.stepper)
+        grad_scale, skip = signals.on(self.device)
+        grads = self._decayed(self.grads(), hyper, grad_scale)
+        self.stepper.bind(grads)
+        self.run(grads, hyper, grad_scale, skip)
         if capturable and self.capturable is not None:
             self.capturable.prepare_capture()
+
+    def run(self, grads: Sequence[torch.Tensor | None], hyper: Hyper, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
+        """The phases of a bound step, with what sharded tensors exchange between them."""
+        stepper, neighbours = self.stepper, self.neighbours
+        stepper.signal(grad_scale, skip)
+        if neighbours is None:
+            step(stepper)
+        else:
+            stepper.prologue()
+            neighbours.exchange(grads)
+            stepper.direction()
+            if hyper.graft == "none":
+                stepper.norms()
+            else:
+                stepper.take_sums(neighbours.reduce(stepper.sums()))
+            stepper.update()
+        if self.tally is not None:
+            sums = stepper.sums()
+            self.tally.fallen.add_(stepper.fallen())
+            self.tally.sums.copy_(sums if neighbours is None else neighbours.reduce(sums))
+
+    def warm_up(self, hyper: Hyper) -> None:
+        """Compile and load whatever a step launches: one step in which no tensor takes part. No collective, no value changes."""
+        self.stepper.set_hyper(hyper)
+        self.stepper.bind([None] * len(self.members))
+        step(self.stepper)
+
+    def _decayed(self, grads: list[torch.Tensor | None], hyper: Hyper, grad_scale: torch.Tensor | None) -> list[torch.Tensor | None]:
+        """With coupled decay a copy of the gradients plus weight_decay p, such that the launches' sign and loss scale suit both."""
+        if hyper.decoupled_weight_decay or hyper.weight_decay == 0:
+            return grads
+        here = [i for i, grad in enumerate(grads) if grad is not None]
+        dtype = getattr(torch, self.plan.problem.grad_dtype)
+        pull: float | torch.Tensor = gradient_sign(hyper) * hyper.weight_decay
+        if grad_scale is not None:
+            pull = pull * grad_scale.reshape(()).to(dtype)
+        decayed: list[torch.Tensor | None] = [None] * len(grads)
+        for i in here:
+            decayed[i] = grads[i].to(dtype) + pull * self.members[i].leaf.param.to(dtype)  # type: ignore[union-attr]  # `here` has no None
+        return decayed
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """The launches of a parameter group, with the settings and the parameters they were made for."""
+    """The launches of a parameter group, with the settings and the parameters they were made for.
+
+    Attributes:
+        key: the settings.
+        params: the group's parameters. waiting: those of them that no launch steps, because they had no gradient yet.
+        launches: how the others are stepped.
+    """
 
     key: tuple[Any, ...]
     params: tuple[torch.Tensor, ...]
     launches: list[LaunchGroup]
+    waiting: tuple[torch.Tensor, ...] = field(init=False)
 
-    def covers(self, key: tuple[Any, ...], params: Sequence[torch.Tensor]) -> bool:
-        """Whether the settings and the very parameters are the same."""
-        return self.key == key and len(self.params) == len(params) and all(map(operator.is_, self.params, params))
+    def __post_init__(self) -> None:
+        """Note who waits."""
+        stepped = {member.param for launch in self.launches for member in launch.members}
+        object.__setattr__(self, "waiting", tuple(param for param in self.params if param not in stepped))
 
-
-def check_param(param: torch.Tensor) -> None:
-    """Refuse a parameter that cannot be stepped, with UnsupportedProblemError."""
-    if param.dtype not in PARAM_DTYPES:
-        kind = "complex parameters" if param.is_complex() else "parameters of this type"
-        allowed = [dtype_name(dtype) for dtype in PARAM_DTYPES]
-        msg = f"SONew does not support {kind}, got {param.dtype}: use {allowed} or another optimizer."
-        raise UnsupportedProblemError(msg)
-    if param.layout != torch.strided:
-        msg = f"SONew does not support sparse parameters, got layout {param.layout}. Make it dense or put it in another optimizer."
-        raise UnsupportedProblemError(msg)
-
-
-def check_grad(param: torch.Tensor) -> None:
-    """Refuse a gradient that cannot be read, with UnsupportedProblemError."""
-    grad = param.grad
-    if grad is not None and grad.layout != torch.strided:
-        msg = f"SONew does not support sparse gradients, got layout {grad.layout}. Use sparse=False in the embedding."
-        raise UnsupportedProblemError(msg)
-
-
-def plan_group(states: States, group: Mapping[str, Any], hyper: Hyper, seeds: Mapping[torch.Tensor, int]) -> list[LaunchGroup]:
-    """Sort a parameter group's tensors that have state by device and type, cut them into launch groups, and plan each.
-
-    Args:
-        states: each tensor's state, keyed as in `sonew.layout`.
-        group: the parameter group: `params`, `state_dtype`, `direction_dtype`, `backend`, `tuning`.
-        hyper: its settings.
-        seeds: each tensor's seed of stochastic rounding.
-
-    Raises:
-        InvalidConfigError: a state that is not what its tensor needs.
-        UnsupportedProblemError: a sparse gradient.
-        BackendUnavailableError: an explicit backend that cannot run here.
-    """
-    classes: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-    for param in group["params"]:
-        if states.get(param):
-            check_grad(param)
-            signature = _signature(param)
-            classes.setdefault((signature.device, signature.dtype, signature.grad_dtype), []).append(param)
-    launches = []
-    for params in classes.values():
-        lengths = [param.numel() for param in params]
-        splits = split_launch_groups(lengths)
-        needed = max(direction_elements([lengths[i] for i in split]) for split in splits)
-        buffer = torch.zeros(max(1, needed), dtype=getattr(torch, group["direction_dtype"]), device=params[0].device)
-        launches += [_plan_launch(states, [params[i] for i in split], group, hyper, seeds, buffer) for split in splits]
-    return launches
-
-
-def _plan_launch(
-    states: States,
-    params: Sequence[torch.Tensor],
-    group: Mapping[str, Any],
-    hyper: Hyper,
-    seeds: Mapping[torch.Tensor, int],
-    buffer: torch.Tensor,
-) -> LaunchGroup:
-    lengths = [param.numel() for param in params]
-    signatures = tuple(_signature(param) for param in params)
-    problem = Problem(
-        device=params[0].device.type,
-        band=hyper.band,
-        chain="block" if isinstance(hyper.chain, int) else hyper.chain,
-        param_dtype=dtype_name(signatures[0].dtype),
-        grad_dtype=dtype_name(signatures[0].grad_dtype),
-        state_dtype=group["state_dtype"],
-        direction_dtype=group["direction_dtype"],
-        total=sum(lengths),
-        median=int(statistics.median(lengths)),
-    )
-    leaves = tuple(_leaf(states, param, group, hyper, seeds[param]) for param in params)
-    device = params[0].device
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # the plan is for this GPU, not for the current one
-        plan = make_plan(problem, framework="torch", backend=group["backend"], tuning=group["tuning"])
-        stepper = load_step_group(plan)(leaves, plan, direction=buffer)
-        return LaunchGroup(leaves, signatures, plan, stepper, stepper if isinstance(stepper, CapturableStepGroup) else None)
-
-
-def _leaf(states: States, param: torch.Tensor, group: Mapping[str, Any], hyper: Hyper, seed: int) -> Leaf:
-    """A tensor with its state, which is checked: kernels trust its shapes and types."""
-    state, shape = states[param], tuple(param.shape)
-    for name, spec in state_layout(shape, hyper.band, group["state_dtype"]).items():
-        held = state.get(name)
-        wanted = (spec.shape, getattr(torch, spec.dtype), param.device)
-        if not isinstance(held, torch.Tensor) or (tuple(held.shape), held.dtype, held.device) != wanted or not held.is_contiguous():
-            found = f"{held.dtype} of shape {tuple(held.shape)}" if isinstance(held, torch.Tensor) else repr(held)
-            msg = (
-                f"the state of a parameter of shape {shape} has {name}: {found}; band={hyper.band} needs a contiguous {spec.dtype} "
-                f"of shape {spec.shape} on {param.device}. Keep shape, band and state_dtype, or start from a fresh state."
-            )
-            raise InvalidConfigError(msg)
-    return Leaf(param, state[MOMENTUM], state[STATS], state[COUNT], chain_length(hyper.chain, shape), seed)
+    def covers(self, key: tuple[Any, ...], params: Sequence[torch.Tensor], states: States) -> bool:
+        """Whether the settings, the very parameters and what the plan relies on are the same, and nobody waits any more."""
+        same = self.key == key and len(self.params) == len(params) and all(map(operator.is_, self.params, params))
+        return same and all(param.grad is None for param in self.waiting) and not any(launch.is_stale(states) for launch in self.launches)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from sonew.config import Chain, GraftName, Hyper, Plan
+from sonew.config import Chain, GraftName, Plan
 from sonew.dispatch import Tuning
 from sonew.errors import CaptureError
-from sonew.layout import state_layout
-from sonew.rounding import tensor_seed
+from sonew.torch import reports
 from sonew.torch.capture import Captures, check_capturable, check_launch, is_capturing
-from sonew.torch.groups import GroupPlan, LaunchGroup, check_grad, dtype_name, plan_group
-from sonew.torch.settings import Settings, check_group, fill_gamma
+from sonew.torch.groups import LaunchGroup
+from sonew.torch.launches import Launches, make_states
+from sonew.torch.planning import dtype_name
+from sonew.torch.settings import check_group, fill_gamma
+from sonew.torch.signals import Signals, gather_signals
+from sonew.torch.state import KEPT, LAYOUT_VERSION, check_versions, restore_types
 
 __all__ = ["SONew"]
 
@@ -28,13 +31,23 @@ class SONew(torch.optim.Optimizer):
             device, it is read there by the GPU's kernels; any other is read by the host in every step.
         betas: decays of momentum and statistics, in [0, 1).
         eps: absolute damping of the statistics' diagonal, >= 0.
-        weight_decay: decoupled decay, scaled by lr, >= 0.
+        weight_decay: decay of the parameters, >= 0.
         band: off-diagonals kept, >= 0; 1 is tridiagonal, the paper's choice.
         eps_rel: relative damping of the diagonal, >= 0.
         gamma: a pivot at or below gamma times its diagonal entry drops the column's couplings, >= 0. None: 0, or with bfloat16 state
             `sonew.config.default_gamma` of the beta2 given here, below which a pivot is rounding.
         graft: whose norm a tensor's update takes: "adam", "adam_uncorrected", "rmsprop", "sgd", or "none".
         chain: "tensor" (a tensor's elements in row-major order form one chain), "row" (each last axis) or a length.
+        decoupled_weight_decay: True: the decay is scaled by lr and joins the step, as in AdamW; False: an L2 penalty joins the gradient
+            (a copy of the gradients per step).
+        maximize: climb instead of descend.
+        foreach, fused, differentiable: torch's names for how a step is made. One launch serves the whole group, so fused may be None or
+            True, foreach None or False; a step is never differentiable.
+        capturable: make every step ready to be followed by a capture in a CUDA graph.
+        skip_nonfinite: leave everything as it is in a step where a gradient of this group is NaN or infinite, decided on the device: costs
+            one more read of the gradients. `step(total_norm=...)` and a `GradScaler`'s found_inf do the same for free. Skips are counted
+            (`read_counters`); processes that share sharded tensors decide together.
+        counters: count on the device the columns that fall back (`read_counters`).
         state_dtype: torch.float32; torch.bfloat16 halves the state's memory and traffic, its averages are rounded stochastically
             (`sonew.rounding`); torch.float64 is for reference work.
         direction_dtype: torch.float32, or torch.bfloat16 for a smaller scratch between the two passes of a step.
@@ -42,7 +55,6 @@ class SONew(torch.optim.Optimizer):
         seed: of all stochastic rounding, in [0, 2^64); equal seeds give equal bits.
         backend: "auto", "triton" (GPU), "cpu" (compiled) or "reference"; an explicit one never falls back.
         tuning: "on": configurations tuned on this machine, then shipped ones; "pinned": shipped ones only; "off": defaults.
-        capturable: make every step ready to be followed by a capture in a CUDA graph.
 
     CUDA graphs: with `capturable=True` a step of the "triton" backend may be captured, by itself or with forward and backward
     (`zero_grad(set_to_none=True)` before the capture). Each capture follows an eager step with the same tensors and settings, and
@@ -62,9 +74,11 @@ class SONew(torch.optim.Optimizer):
     Source: SONew, NeurIPS 2023, arXiv 2311.10085.
     """
 
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands its scale and found_inf over instead of waiting for them
+
     def __init__(
         self,
-        params: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
+        params: Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]],
         lr: float | torch.Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -75,13 +89,20 @@ class SONew(torch.optim.Optimizer):
         gamma: float | None = None,
         graft: GraftName = "adam",
         chain: Chain = "tensor",
+        decoupled_weight_decay: bool = True,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+        capturable: bool = False,
+        skip_nonfinite: bool = False,
+        counters: bool = False,
         state_dtype: torch.dtype | str = torch.float32,
         direction_dtype: torch.dtype | str = torch.float32,
         stochastic_rounding: bool = False,
         seed: int = 0,
         backend: str = "auto",
         tuning: Tuning = "on",
-        capturable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -93,17 +114,23 @@ class SONew(torch.optim.Optimizer):
             "gamma": gamma,
             "graft": graft,
             "chain": chain,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+            "differentiable": differentiable,
+            "capturable": capturable,
+            "skip_nonfinite": skip_nonfinite,
+            "counters": counters,
             "state_dtype": dtype_name(state_dtype),
             "direction_dtype": dtype_name(direction_dtype),
             "stochastic_rounding": stochastic_rounding,
             "seed": seed,
             "backend": backend,
             "tuning": tuning,
-            "capturable": capturable,
+            "layout_version": LAYOUT_VERSION,
         }
-        self._plans: dict[int, GroupPlan] = {}
-        self._settings: dict[int, Settings] = {}
-        self._captures = Captures()
+        self._forget()
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -117,8 +144,7 @@ class SONew(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a copy; plans are made anew."""
-        self._plans, self._settings = {}, {}
-        self._captures = self.__dict__.get("_captures") or Captures()  # a load leaves graphs the memory that they read
+        self._forget()
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -132,33 +158,40 @@ class SONew(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the state keeps the type it was saved in, also beside bfloat16 parameters.
 
-        How it is stepped is this optimizer's own business: `backend`, `tuning` and `capturable` stay as they are here.
+        Settings come from the state dict, as with torch's optimizers, but for how this optimizer steps: `band`, `backend`, `tuning`
+        and `capturable` stay as they are here. A state of another band is fitted: rows of `stats` beyond the band are dropped, rows that
+        are missing start at zero, so that new couplings grow in as the old averages fade.
+
+        Raises:
+            InvalidConfigError: a state of a later layout, or one that is not what its tensor needs (raised by the next step).
+            ValueError: groups of other sizes, in torch's words.
         """
-        own = [{name: group[name] for name in ("backend", "tuning", "capturable")} for group in self.param_groups]
+        own = [{name: group[name] for name in KEPT} for group in self.param_groups]
         final: dict[str, Any] = state_dict
 
         def keep(_optimizer: torch.optim.Optimizer, loaded: dict[str, Any]) -> None:
             nonlocal final
             final = loaded
+            check_versions(loaded["param_groups"])
 
-        with self.register_load_state_dict_pre_hook(keep):  # last in line, so it sees what the other hooks made of it
+        def restore(_optimizer: torch.optim.Optimizer) -> None:
+            for group, kept in zip(self.param_groups, own, strict=True):
+                group.update(kept)
+            restore_types(self, final)
+
+        # The first comes last and sees what users' hooks made of the dict; the second comes first, before users' hooks see the state.
+        with self.register_load_state_dict_pre_hook(keep), self.register_load_state_dict_post_hook(restore, prepend=True):
             super().load_state_dict(state_dict)
-        for group, kept in zip(self.param_groups, own, strict=True):
-            group.update(kept)
-        saved_ids = [index for group in final["param_groups"] for index in group["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        for index, param in zip(saved_ids, params, strict=True):
-            for name, value in final["state"].get(index, {}).items():
-                if isinstance(value, torch.Tensor):  # torch casts floating state to the parameter's type on load
-                    self.state[param][name] = value.detach().to(param.device).clone(memory_format=torch.contiguous_format)
-        self._plans, self._settings = {}, {}
+        self._launches.forget()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch types it by overloads
+    def step(self, closure: Callable[[], float] | None = None, *, total_norm: torch.Tensor | None = None) -> float | None:  # type: ignore[override]  # torch types it by overloads
         """Take one step.
 
         Args:
             closure: recomputes the loss and its gradients.
+            total_norm: the gradients' norm, as `torch.nn.utils.clip_grad_norm_` returns it: the step is skipped where it is not finite,
+                without a wait and without reading the gradients again.
 
         Returns:
             The closure's loss, or None.
@@ -173,22 +206,40 @@ class SONew(torch.optim.Optimizer):
         ready = [
             (index, group, settings, launch)
             for index, group in enumerate(self.param_groups)
-            for settings in [self._group_settings(index, group)]
-            for launch in self._ready_launch_groups(index, group, settings.hyper, capturing=capturing)
+            for settings in [self._launches.settings(index, group)]
+            for launch in self._launches.ready(index, self.param_groups, self.state, capturing=capturing)
         ]
         for _, _, settings, launch in ready:  # nothing is launched before all are ready
             if capturing:
                 check_launch(launch, settings)
             else:
                 settings.bring_to(launch)
+        signals = self._signals([(group, launch) for _, group, _, launch in ready], total_norm)
         for index, group, settings, launch in ready:
             if capturing:
-                self._captures.step(index, launch, settings)
+                self._captures.step(index, launch, settings, signals)
             else:
-                launch.step(capturable=group["capturable"])
+                launch.step(settings.hyper, signals, capturable=group["capturable"])
             # compiled backends write through addresses: tell autograd, which otherwise trusts graphs that saved the old values
-            torch.autograd.graph.increment_version([leaf.param for leaf in launch.leaves if leaf.param.grad is not None])
+            torch.autograd.graph.increment_version([member.leaf.param for member in launch.members if member.param.grad is not None])
         return loss
+
+    @torch.no_grad()
+    def prepare(self) -> list[Plan]:
+        """Make everything that the first step would make, for every parameter that requires a gradient: state, plans, compiled code.
+
+        Parameters, counts and averages keep their values. Call it before timing a first step, or before the eager step that precedes a
+        capture. A parameter that never gets a gradient keeps a state of zeros.
+
+        Returns:
+            The plans, one per launch group.
+        """
+        for index, group in enumerate(self.param_groups):
+            new = [param for param in group["params"] if param.requires_grad and not self.state.get(param)]
+            make_states(new, group, self.state)
+            for launch in self._launches.ready(index, self.param_groups, self.state, capturing=False):
+                launch.warm_up(self._launches.settings(index, group).hyper)
+        return self.plans()
 
     def push_settings(self) -> None:
         """Bring changed numbers of all groups to where captured steps read them: a float lr, weight_decay, betas, eps, eps_rel, gamma.
@@ -205,45 +256,50 @@ class SONew(torch.optim.Optimizer):
             raise CaptureError(msg)
         reached = []
         for index, group in enumerate(self.param_groups):
-            settings = self._group_settings(index, group)
-            planned = self._plans[index].launches if index in self._plans else []
-            reached += [(settings, launch) for launch in (*planned, *self._captures.launches(index, settings))]
+            settings = self._launches.settings(index, group)
+            reached += [(settings, launch) for launch in (*self._launches.known(index), *self._captures.launches(index, settings))]
         for settings, launch in reached:
             settings.bring_to(launch)
 
     def plans(self) -> list[Plan]:
         """The plans in use, one per launch group: backend, configuration, and where it comes from. Empty before the first step."""
-        groups = range(len(self.param_groups))
-        return [launch.plan for index, known in self._plans.items() if index in groups for launch in known.launches]
+        return [launch.plan for launch in self._launches.all(len(self.param_groups))]
 
-    def _group_settings(self, index: int, group: dict[str, Any]) -> Settings:
-        """The group's settings, validated again only when one of them changed (schedulers write into the group)."""
-        settings = self._settings[index] = Settings.of(group, self._settings.get(index))
-        return settings
+    def explain(self) -> str:
+        """One line per launch group: its tensors, backend, configuration, and where that comes from."""
+        return reports.explain([self._launches.known(index) for index in range(len(self.param_groups))])
 
-    def _ready_launch_groups(self, index: int, group: dict[str, Any], hyper: Hyper, *, capturing: bool) -> list[LaunchGroup]:
-        """The group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on."""
-        names = ("band", "chain", "state_dtype", "direction_dtype", "seed", "backend", "tuning")
-        position = sum(len(other["params"]) for other in self.param_groups[:index])  # seeds follow it
-        plan_key = (torch.get_num_threads(), position, *(group[name] for name in names))  # tuned entries hold for a number of threads
-        known = self._plans.get(index)
-        joined = [param for param in group["params"] if param.grad is not None and not self.state.get(param)]
-        if known and known.covers(plan_key, group["params"]) and not joined and not any(x.is_stale(self.state) for x in known.launches):
-            return known.launches
-        if capturing:
-            msg = "tensors, gradients or settings are not those of the last eager step: take one eager step with them before the capture."
-            raise CaptureError(msg)
-        for param in joined:
-            check_grad(param)
-            self._init_state(param, group, hyper)
-        known = self._plans[index] = GroupPlan(plan_key, tuple(group["params"]), plan_group(self.state, group, hyper, self._seeds()))
-        return known.launches
+    def memory_report(self) -> reports.MemoryReport:
+        """Bytes that this optimizer holds on the devices of this process."""
+        return reports.memory_report(list(self.state.values()), self._launches.all())
 
-    def _seeds(self) -> dict[torch.Tensor, int]:
-        """Each parameter's seed of stochastic rounding, from its position, which a state dict keeps."""
-        placed = [(param, group["seed"]) for group in self.param_groups for param in group["params"]]
-        return {param: tensor_seed(seed, position) for position, (param, seed) in enumerate(placed)}
+    def read_counters(self) -> reports.Counters:
+        """Read the device's counters: steps skipped, and with `counters=True` per parameter the columns that fell back and |u|.
 
-    def _init_state(self, param: torch.Tensor, group: dict[str, Any], hyper: Hyper) -> None:
-        for name, spec in state_layout(tuple(param.shape), hyper.band, group["state_dtype"]).items():
-            self.state[param][name] = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=param.device)
+        The host waits for the devices. The counters start with the optimizer and are in no checkpoint.
+        """
+        skipped = int(sum(count.item() for count in self._skipped.values()))
+        return reports.read_counters(self.param_groups, self.state, self._launches.all(), self._launches.fallen, skipped)
+
+    def _forget(self) -> None:
+        """Plan anew; captures and counts stay, so that a load leaves graphs the memory that they read."""
+        self._launches: Launches = self.__dict__.get("_launches") or Launches()
+        self._launches.forget()
+        self._captures: Captures = self.__dict__.get("_captures") or Captures()
+        self._skipped: dict[torch.device, torch.Tensor] = self.__dict__.get("_skipped") or {}
+
+    def _signals(self, ready: Sequence[tuple[dict[str, Any], LaunchGroup]], total_norm: torch.Tensor | None) -> Signals:
+        """What this step learns on the device; a skip is counted there."""
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        guarded = [grad for group, launch in ready if group["skip_nonfinite"] for grad in launch.grads() if grad is not None]
+        watched = any(group["skip_nonfinite"] for group in self.param_groups)
+        if not watched and grad_scale is None and found_inf is None and total_norm is None:
+            return Signals()
+        groups = {launch.neighbours.group: None for _, launch in ready if launch.neighbours}
+        signals = gather_signals(grad_scale, found_inf, total_norm, guarded if watched else None, groups)
+        if signals.skip is not None:
+            device = signals.skip.device
+            if device not in self._skipped:
+                self._skipped[device] = torch.zeros((), dtype=torch.int64, device=device)
+            self._skipped[device].add_(signals.skip != 0)
+        return signals

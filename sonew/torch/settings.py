@@ -11,9 +11,25 @@ import torch
 from sonew.config import DIRECTION_DTYPES, STATE_DTYPES, Hyper, default_gamma
 from sonew.dispatch import check_request
 from sonew.errors import InvalidConfigError
-from sonew.torch.groups import LaunchGroup, check_param, dtype_name
+from sonew.torch.groups import LaunchGroup
+from sonew.torch.planning import check_param, dtype_name
 
-NAMES: Final = ("lr", "betas", "eps", "weight_decay", "band", "eps_rel", "gamma", "graft", "chain", "stochastic_rounding")
+NAMES: Final = (
+    *("lr", "betas", "eps", "weight_decay", "band", "eps_rel", "gamma", "graft", "chain"),
+    *("decoupled_weight_decay", "maximize", "stochastic_rounding"),
+)
+IMPLEMENTATIONS: Final = {  # torch's names for how a step is made: (what is allowed, the fix)
+    "foreach": ((None, False), "Use foreach=None: one launch serves the whole group already."),
+    "fused": ((None, True), 'Use fused=None, or backend="reference" for plain operations: the other backends are fused.'),
+    "differentiable": ((False,), "Use differentiable=False: nothing differentiates through a step."),
+}
+
+
+SWITCHES: Final = {
+    "capturable": "Pass True to capture steps in CUDA graphs.",
+    "skip_nonfinite": "Pass True to skip steps whose gradients are not finite.",
+    "counters": "Pass True to count columns that fall back.",
+}
 
 
 def _same(one: object, other: object) -> bool:
@@ -108,12 +124,20 @@ def check_group(group: dict[str, Any]) -> None:
             msg = f"{name}={group[name]!r} is not one of {list(allowed)}. Use torch.float32."
             raise InvalidConfigError(msg)
     fill_gamma(group)
-    if not isinstance(group["capturable"], bool):
-        msg = f"capturable={group['capturable']!r} is not allowed: it must be True or False. Pass True to capture steps in CUDA graphs."
-        raise InvalidConfigError(msg)
+    for name, fix in SWITCHES.items():
+        if not isinstance(group[name], bool):
+            msg = f"{name}={group[name]!r} is not allowed: it must be True or False. {fix}"
+            raise InvalidConfigError(msg)
+    for name, (allowed_values, fix) in IMPLEMENTATIONS.items():
+        if not any(group[name] is value for value in allowed_values):
+            msg = f"{name}={group[name]!r} is not allowed: it must be one of {list(allowed_values)}. {fix}"
+            raise InvalidConfigError(msg)
     seed = group["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
         msg = f"seed={seed!r} is not allowed: it must be an integer in [0, 2^64). Pass for example seed=0."
+        raise InvalidConfigError(msg)
+    if len(set(group["params"])) < len(group["params"]):
+        msg = "some parameters appear more than once in a parameter group, and would be stepped twice at once: pass each tensor once."
         raise InvalidConfigError(msg)
     for param in group["params"]:
         check_param(param)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sonew import InvalidConfigError
+from sonew.rounding import tensor_seed
 from sonew.torch import SONew
 from tests.expected import gradients, parameters, take_step
 from tests.tolerances import assert_close, errors
@@ -27,7 +28,7 @@ def train(backend: str, *, steps: int = 12, split: int | None = None, **settings
     for step in range(steps):
         if step == split:
             saved = optimizer.state_dict()
-            optimizer = SONew(params, backend=backend, tuning="off")
+            optimizer = SONew(params, band=2, backend=backend, tuning="off")
             optimizer.load_state_dict(saved)
         take_step(optimizer, params, rows[step % len(rows)])
     return optimizer, params
@@ -143,8 +144,12 @@ def test_a_group_that_grows_moves_the_seeds_of_those_behind_it() -> None:
     take_step(optimizer, [first, second], [torch.ones(50), torch.ones(50)])
     optimizer.param_groups[0]["params"].append(late)
     take_step(optimizer, [first, second, late], [torch.ones(50)] * 3)
-    seeds = {leaf.param: leaf.seed for known in optimizer._plans.values() for launch in known.launches for leaf in launch.leaves}
-    assert seeds == optimizer._seeds()
+    seeds = {
+        leaf.param: leaf.seed
+        for launch in optimizer._launches.all()
+        for leaf in (member.leaf for member in launch.members)
+    }
+    assert seeds == {param: tensor_seed(0, position) for position, param in enumerate([first, late, second])}
 
 
 def test_loading_leaves_capturable_alone() -> None:

@@ -12,7 +12,7 @@ import torch
 from sonew import SonewFallbackWarning
 from sonew.config import GRAFTS, Chain, Hyper, Plan, Problem
 from sonew.dispatch import make_plan
-from sonew.torch import SONew, groups
+from sonew.torch import SONew, planning
 from tests.expected import Expected, gradients, parameters, take_step
 from tests.tolerances import assert_close
 
@@ -246,7 +246,7 @@ def test_a_plan_is_made_once(backend: str, monkeypatch: pytest.MonkeyPatch) -> N
         made.append(problem.total)
         return make_plan(problem, **choices)
 
-    monkeypatch.setattr(groups, "make_plan", counted)
+    monkeypatch.setattr(planning, "make_plan", counted)
     params = parameters((6,), (2, 2), (3,))
     optimizer = SONew(params, backend=backend)
     rows = gradients(params[:2], band=1)

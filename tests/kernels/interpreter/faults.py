@@ -190,7 +190,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
         "updates",
         Fault("update", "tl.fma(-lr, tl.fma(decay, p, grafted), p)", "tl.fma(-lr, grafted, tl.fma(-decay, p, p))"),
     ),
-    "lr ignored": ("updates", Fault("update", "tl.load(lr)", "1.0 + 0.0 * tl.load(lr)")),
+    "lr ignored": ("updates", Fault("update", "rate = tl.load(lr)", "rate = 1.0 + 0.0 * tl.load(lr)")),
     "steps uphill": ("updates", Fault("update", "tl.fma(-lr,", "tl.fma(lr,")),
     "one element past the end stepped": ("steps", Fault("update", "stored, mask=element < length)", "stored, mask=element <= length)")),
     "update tiles overlap": ("updates", Fault("update", "first = tile * BLOCK", "first = tile * (BLOCK - 1)")),

@@ -63,7 +63,7 @@ def test_a_graph_outlives_its_plan(world: World) -> None:
     pair.step(rows[0], 4)
     graph = pair.capture(4)
     pair.step(rows[1])
-    assert len(pair.ours._captures.launches(0, pair.ours._settings[0])) == 1
+    assert len(pair.ours._captures.launches(0, pair.ours._launches.settings(0, pair.ours.param_groups[0]))) == 1
     pair.set_decay(0.3)
     pair.set_lr(0.125)
     pair.ours.push_settings()

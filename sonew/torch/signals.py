@@ -1,0 +1,76 @@
+"""What a step learns on the device: the loss scale, and whether it is skipped. The host waits for neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch.nn.utils import get_total_norm
+
+from sonew.torch.shards import local_of
+
+
+@dataclass(slots=True)
+class Signals:
+    """One step's loss scale and skip flag, each one element on some device, or None; copies for other devices are made once.
+
+    Attributes:
+        grad_scale: gradients are divided by it.
+        skip: float32, not 0 where nothing may move.
+    """
+
+    grad_scale: torch.Tensor | None = None
+    skip: torch.Tensor | None = None
+    _copies: dict[torch.device, tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """(grad_scale, skip) on a device."""
+        if device not in self._copies:
+            copies = [None if x is None else x.to(device, non_blocking=True) for x in (self.grad_scale, self.skip)]
+            self._copies[device] = copies[0], copies[1]
+        return self._copies[device]
+
+
+def nonfinite(grads: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Whether any element is NaN or infinite: bool, one element, on the first gradient's device; reads every gradient once.
+
+    Squares are not formed, so large finite gradients are finite.
+    """
+    filled = [grad for grad in grads if grad.numel()]
+    if not filled:
+        return torch.zeros((), dtype=torch.bool, device=grads[0].device if grads else None)
+    return get_total_norm(filled, float("inf")).isfinite().logical_not()  # NaN where there is one, else the largest |g|, exactly
+
+
+def gather_signals(
+    grad_scale: torch.Tensor | None,
+    found_inf: torch.Tensor | None,
+    total_norm: torch.Tensor | None,
+    guarded: Sequence[torch.Tensor] | None,
+    groups: Iterable[dist.ProcessGroup],
+) -> Signals:
+    """One step's signals.
+
+    Args:
+        grad_scale, found_inf: what `torch.amp.GradScaler` hands over, or None.
+        total_norm: the gradients' norm as `clip_grad_norm_` returns it; one that is not finite skips the step.
+        guarded: local gradients to be looked through, None: they are not.
+        groups: processes that must decide alike, because they hold parts of the same tensors.
+    """
+    flags = []
+    if found_inf is not None:
+        flags.append(local_of(found_inf) != 0)
+    if total_norm is not None:
+        whole = total_norm.full_tensor() if hasattr(total_norm, "full_tensor") else total_norm  # under FSDP2 a partial sum per rank
+        flags.append(whole.isfinite().logical_not())
+    if guarded is not None:
+        flags.append(nonfinite(guarded))
+    if not flags:
+        return Signals(grad_scale)
+    device = flags[-1].device
+    skip = torch.stack([flag.reshape(()).to(device) for flag in flags]).any().to(torch.float32)
+    for group in groups:
+        dist.all_reduce(skip, op=dist.ReduceOp.MAX, group=group)
+    return Signals(grad_scale, skip)
