@@ -10,11 +10,13 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
+from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from sonew.dispatch import make_plan
 from sonew.errors import SonewError
 from sonew.torch import SONew, planning
 from tests.distributed.ranks import cut, make_mesh, outcome
@@ -88,7 +90,7 @@ def save(*, folder: str, steps: int, **settings: Any) -> dict[str, dict[str, np.
     optimizer = SONew(model.parameters(), **SETTINGS | settings)
     learn(model, optimizer, range(steps), rank=dist.get_rank(), ranks=dist.get_world_size())
     saved = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
-    dcp.save(saved, checkpoint_id=folder)
+    save_checkpoint(saved, checkpoint_id=folder)
     return everything(model, optimizer)
 
 
@@ -99,7 +101,7 @@ def load(
     model = sharded_model()
     optimizer = SONew(model.parameters(), **SETTINGS | {"lr": 123.0} | settings)
     found = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
-    dcp.load(found, checkpoint_id=folder)
+    load_checkpoint(found, checkpoint_id=folder)
     model.load_state_dict(found["model"])
     set_optimizer_state_dict(model, optimizer, found["optimizer"])
     loaded = everything(model, optimizer)
@@ -136,11 +138,10 @@ def poisoned(*, where: int, how: str) -> tuple[bool, int, bool]:
 def planned_once(*, backend: str) -> tuple[int, str, str]:
     """Which plans this rank made: (how many, their provenance, an error of the rank that planned)."""
     made = []
-    real = planning.make_plan
 
     def counted(problem: Any, **choices: Any) -> Any:
         made.append(problem)
-        return real(problem, **choices)
+        return make_plan(problem, **choices)
 
     model = DistributedDataParallel(make_model())
     optimizer = SONew(model.parameters(), **SETTINGS, backend=backend)

@@ -65,7 +65,8 @@ def test_shard_0_steps_like_whole_tensors(workers: Workers, ranks: int, backend:
 
 def test_row_chains_cross_no_border(workers: Workers) -> None:
     """No halo is exchanged where every row is whole; with plain tensors and replicas no collective at all."""
-    shapes, common = ((7, 5), (2, 3, 4)), {"lr": 0.1, "eps": 1e-6, "backend": "cpu", "band": 2, "chain": "row"}
+    shapes = ((7, 5), (2, 3, 4))
+    common: dict[str, Any] = {"lr": 0.1, "eps": 1e-6, "backend": "cpu", "band": 2, "chain": "row"}
     for kinds, reduced in ((["s0"], 1), (["r"], 0)):
         answers = workers.run("ranks.sharded_steps", 3, shapes=shapes, placements=[kinds] * 2, mesh_shape=(3,), steps=STEPS, **common)
         for found, counts in answers:
