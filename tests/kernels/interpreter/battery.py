@@ -6,6 +6,7 @@ Each raises AssertionError where the kernels are wrong. `test_mutations` runs th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -222,6 +223,42 @@ def pieces_in_a_table() -> None:
         assert torch.equal(leaf.stats, old.stats[:, part])
 
 
+def signals() -> None:
+    """A loss scale of a power of two and a sign change no bit; a skipped step and a rate of 0 leave all bits; fallen columns count."""
+    sizes, settings = (130, 3), Hyper(band=2, gamma=0.8, **ODD)
+    plain, scaled = Group(sizes, settings, block=64), Group(sizes, replace(settings, maximize=True), block=64)
+    for grad in scaled.grads:
+        grad.mul_(-4.0)
+    scaled.stepper._options["direction"]["COUNTED"] = True
+    fallen = [int(reference.fallen_columns(np, *_corrected(plain, i), settings).sum()) for i in range(len(sizes))]
+    assert 0 < fallen[0] < sizes[0]
+    for group, scale in ((plain, None), (scaled, torch.tensor(4.0))):
+        group.stepper.signal(scale, None)
+        group.run()
+    for one, other in zip(plain.leaves, scaled.leaves, strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("param", "momentum", "stats", "count"))
+    assert scaled.stepper.fallen().tolist() == fallen
+    held = [getattr(leaf, name) for leaf in plain.leaves for name in ("param", "momentum", "stats", "count")]
+    before = [tensor.clone() for tensor in held]
+    plain.stepper.signal(None, torch.tensor(1.0))
+    plain.run()
+    assert all(map(torch.equal, held, before))
+    plain.leaves[0].param[:] = before[0][:] = -0.0
+    plain.stepper.set_hyper(replace(settings, lr=0.0))
+    plain.stepper.signal(None, None)
+    plain.run()
+    assert plain.leaves[0].count == before[3] + 1
+    assert all(torch.equal(held[i].view(torch.int32), before[i].view(torch.int32)) for i in (0, 4))
+
+
+def _corrected(group: Group, i: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The corrected statistics of tensor i after the coming step, in float64, and its links."""
+    _, _, _, stats = group.expected(i)
+    leaf, numbers = group.leaves[i], reference.decay_numbers(group.hyper)
+    correction = reference.correction(np, np.float64(leaf.count.item() + 1), numbers.log_beta2)
+    return stats / correction, reference.chain_links(np, stats[0], group.hyper.band, leaf.chain)
+
+
 def hazards() -> None:
     """No program touches what another one writes."""
     with pytest.MonkeyPatch.context() as patch:
@@ -232,6 +269,6 @@ CHECKS: Final[Mapping[str, Callable[[], None]]] = {
     check.__name__: check
     for check in (
         *(steps, chains, pivots, grafts, wide_band, inactive, tiles, rounded_state, rounded_parameters, broken_numbers),
-        *(small_and_large, counts, norms, updates, pieces, pieces_in_a_table, hazards),
+        *(small_and_large, counts, norms, updates, pieces, pieces_in_a_table, signals, hazards),
     )
 }

@@ -175,6 +175,14 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "records of two tensors mixed up": ("counts", Fault("prologue", "edges + (tile + row) *", "edges + tile *")),
     "border of another tile": ("counts", Fault("prologue", "border = index * TILE", "border = tile * TILE")),
     "prologue: inactive tensors counted": ("inactive", Fault("prologue", "mask=inside, other=0) != 0)", "mask=inside, other=0) >= 0)")),
+    # signals
+    "loss scale and sign ignored": ("signals", Fault("window", "return g * gain", "return g")),
+    "prologue: skip ignored": ("signals", Fault("prologue", "tl.where(tl.load(hyper + SKIP) == 0.0, tile_count, 0)", "tile_count")),
+    "direction: skip ignored": ("signals", Fault("direction", " & (tl.load(hyper + SKIP) == 0.0)", "")),
+    "update: skip ignored": ("signals", Fault("update", " & (tl.load(hyper + SKIP) == 0.0)", "")),
+    "rate of zero writes": ("signals", Fault("update", " & (rate != 0.0)", "")),
+    "sound columns counted": ("signals", Fault("direction", "owned & ~sound", "owned & sound")),
+    "columns of neighbours counted": ("signals", Fault("direction", "(owned & ~sound)", "(~sound)")),
     # norms and update
     "scale applied once": ("updates", Fault("update", "(u * scale) * scale", "u * scale")),
     "scale without its second root": ("norms", Fault("norms", "tl.sqrt(tl.sqrt(ratio))", "tl.sqrt(ratio)")),
