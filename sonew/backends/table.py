@@ -16,8 +16,7 @@ from sonew.errors import CaptureError
 from sonew.reference import decay_numbers, step_decay
 from sonew_kernels.spec import Column, Slot, border_record, outer_gradients
 
-ADDRESSES: Final = [Column.PARAM, Column.GRAD, Column.MOMENTUM, Column.STATS, Column.COUNT]
-NOWHERE: Final = (0,) * len(ADDRESSES)
+MOVING: Final = (Column.ACTIVE, Column.PARAM, Column.GRAD, Column.MOMENTUM, Column.STATS, Column.COUNT)  # may change between steps
 ALIGNMENT: Final = 32  # elements: every piece's direction starts on a 128-byte line
 
 
@@ -102,10 +101,13 @@ def _strided(tensor: torch.Tensor) -> bool:
     return not tensor.is_contiguous() or tensor.is_neg()
 
 
-def _write(cells: np.ndarray, addresses: Sequence[tuple[int, ...]]) -> None:
-    """Fill in where each row's tensor lies; `NOWHERE` marks one that is left alone."""
-    cells[:, Column.ACTIVE] = [row is not NOWHERE for row in addresses]
-    cells[:, ADDRESSES] = addresses
+def _all_plain(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether all tensors' memory is their elements in logical order."""
+    return all(map(torch.Tensor.is_contiguous, tensors)) and not any(map(torch.Tensor.is_neg, tensors))
+
+
+def _addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
+    return list(map(torch.Tensor.data_ptr, tensors))
 
 
 def direction_elements(lengths: Sequence[int]) -> int:
@@ -191,7 +193,9 @@ class GroupTable:
         self._hyper: Hyper | None = None
         self._signalled = False
         self._held_lr = self.lr = self.hyper[Slot.LR]
-        self._bound: list[tuple[int, ...]] = []
+        self._bound: list[list[int]] = [[]] * len(MOVING)
+        self._params_here = [leaf.param for leaf in leaves]
+        self._state_here = [[getattr(leaf, name) for leaf in leaves] for name in ("momentum", "stats", "count")]
         self._grads: dict[int, torch.Tensor] = {}
         self._params: dict[int, torch.Tensor] = {}
         self._spare: _CaptureRows | None = None
@@ -245,12 +249,12 @@ class GroupTable:
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""
-        bound = self._addresses(grads)
-        if bound != self._bound:
-            self._bound = bound
-            _write(self._cells, bound)
-            if self._send_rows is not None:
-                self._send_rows.send(self._host)
+        moved, self._bound = self._bound, self._places(grads)
+        changed = [(column, now) for column, now, before in zip(MOVING, self._bound, moved, strict=True) if now != before]
+        for column, now in changed:
+            self._cells[:, column] = now
+        if changed and self._send_rows is not None:
+            self._send_rows.send(self._host)
 
     def prepare_capture(self) -> None:
         """Allocate the table of the next capture, where there is none yet: while it runs nothing may be allocated or pinned."""
@@ -286,7 +290,8 @@ class GroupTable:
             msg = "prepare_capture() must be called before each capture"
             raise CaptureError(msg)
         spare.cells[:] = self._cells
-        _write(spare.cells, self._addresses(grads))
+        for column, now in zip(MOVING, self._places(grads), strict=True):
+            spare.cells[:, column] = now
         spare.rows.copy_(spare.host, non_blocking=True)
         read = (self.lr, *self._params.values(), *self._grads.values(), *(grad for grad in grads if grad is not None))
         self._captured.append((spare, list(read)))
@@ -297,20 +302,17 @@ class GroupTable:
         finally:
             self.rows, self._cells = eager
 
-    def _addresses(self, grads: Sequence[torch.Tensor | None]) -> list[tuple[int, ...]]:
-        """Where each tensor lies now, in the order of `ADDRESSES`, zeros without a gradient: storage can move under the same tensor."""
-        return [
-            NOWHERE
-            if grad is None
-            else (
-                self._stage(self._params, i, leaf.param),
-                self._stage(self._grads, i, grad),
-                leaf.momentum.data_ptr(),
-                leaf.stats.data_ptr(),
-                leaf.count.data_ptr(),
-            )
-            for i, (leaf, grad) in enumerate(zip(self.leaves, grads, strict=True))
-        ]
+    def _places(self, grads: Sequence[torch.Tensor | None]) -> list[list[int]]:
+        """The columns `MOVING`: where each tensor lies now, as storage can move under the same tensor; 0 without a gradient."""
+        state = [_addresses(tensors) for tensors in self._state_here]
+        present = [grad for grad in grads if grad is not None]
+        if len(present) == len(grads) and _all_plain(self._params_here) and _all_plain(present):  # most steps of most models
+            self._params.clear()
+            self._grads.clear()
+            return [[1] * len(grads), _addresses(self._params_here), _addresses(present), *state]
+        params = [0 if grad is None else self._stage(self._params, i, self._params_here[i]) for i, grad in enumerate(grads)]
+        there = [0 if grad is None else self._stage(self._grads, i, grad) for i, grad in enumerate(grads)]
+        return [[int(grad is not None) for grad in grads], params, there, *state]
 
     @staticmethod
     def _stage(staged: dict[int, torch.Tensor], i: int, tensor: torch.Tensor) -> int:

@@ -16,7 +16,7 @@ from sonew.torch.groups import LaunchGroup
 from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
 from sonew.torch.settings import check_group, fill_gamma
-from sonew.torch.signals import Signals, gather_signals
+from sonew.torch.signals import Signals, check_total_norm, gather_signals
 from sonew.torch.state import KEPT, LAYOUT_VERSION, check_versions, restore_types
 
 __all__ = ["SONew"]
@@ -196,6 +196,8 @@ class SONew(torch.optim.Optimizer):
         Returns:
             The closure's loss, or None.
         """
+        if total_norm is not None:
+            check_total_norm(total_norm)
         capturing = is_capturing()
         if capturing:
             check_capturable(self.param_groups)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import get_total_norm
 
+from sonew.errors import InvalidConfigError
 from sonew.torch.shards import local_of
 
 
@@ -42,6 +43,15 @@ def nonfinite(grads: Sequence[torch.Tensor]) -> torch.Tensor:
     if not filled:
         return torch.zeros((), dtype=torch.bool, device=grads[0].device if grads else None)
     return get_total_norm(filled, float("inf")).isfinite().logical_not()  # NaN where there is one, else the largest |g|, exactly
+
+
+def check_total_norm(total_norm: object) -> None:
+    """Refuse what is not a tensor of one element, with InvalidConfigError."""
+    if isinstance(total_norm, torch.Tensor) and total_norm.numel() == 1:
+        return
+    found = f"a tensor of shape {tuple(total_norm.shape)}" if isinstance(total_norm, torch.Tensor) else repr(total_norm)
+    msg = f"total_norm={found} is not allowed: it must be a tensor of one element, as torch.nn.utils.clip_grad_norm_ returns it."
+    raise InvalidConfigError(msg)
 
 
 def gather_signals(
