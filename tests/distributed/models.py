@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
 from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 from torch.distributed.fsdp import fully_shard
@@ -43,7 +43,7 @@ def learn(model: torch.nn.Module, optimizer: SONew, steps: Sequence[int], *, ran
     losses = []
     for step in steps:
         optimizer.zero_grad()
-        inputs, targets = (part[rank::ranks] for part in batch(step))
+        inputs, targets = (part[rank::ranks].to(next(model.parameters()).dtype) for part in batch(step))
         loss = (model(inputs) - targets).square().mean()
         loss.backward()
         optimizer.step()
@@ -57,10 +57,10 @@ def everything(model: torch.nn.Module, optimizer: SONew) -> dict[str, dict[str, 
     return dict(zip((name.removeprefix("module.") for name in names), outcome(optimizer, params), strict=True))
 
 
-def sharded_model(*, hybrid: bool = False) -> torch.nn.Module:
+def sharded_model(*, hybrid: bool = False, dtype: str = "float32") -> torch.nn.Module:
     """The model under FSDP2: each linear layer and the rest; hybrid: sharded over the second of two mesh dimensions."""
     mesh = make_mesh((2, dist.get_world_size() // 2) if hybrid else (dist.get_world_size(),))
-    model = make_model()
+    model = make_model().to(getattr(torch, dtype))
     for layer in model:
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer, mesh=mesh)
@@ -188,3 +188,47 @@ def counters() -> list[tuple[int, int, float]]:
             param.grad = cut(grad, mesh, ["s0"])
         optimizer.step()
     return [(t.columns, t.fallen, t.direction) for t in optimizer.read_counters().tensors]
+
+
+def full_state(
+    *, steps: int, broadcast: bool, dtype: str, **settings: Any
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]], list[str]]:
+    """A full state dict, as one process would save it, handed to a fresh sharded optimizer: (before, after, kinds of tensors handed)."""
+    model = sharded_model(dtype=dtype)
+    optimizer = SONew(model.parameters(), **SETTINGS | settings)
+    learn(model, optimizer, range(steps), rank=dist.get_rank(), ranks=dist.get_world_size())
+    options = StateDictOptions(full_state_dict=True)
+    state = get_optimizer_state_dict(model, optimizer, options=options)
+    kinds = sorted({type(value).__name__ for held in state["state"].values() for value in held.values()})  # type: ignore[union-attr]
+    optimizer.zero_grad()  # torch's helper makes the state to load into by a step with zero gradients, unless there are gradients
+    fresh = SONew(model.parameters(), **SETTINGS | {"lr": 123.0} | settings)
+    set_optimizer_state_dict(
+        model,
+        fresh,
+        state if not broadcast or dist.get_rank() == 0 else {},
+        options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=broadcast),
+    )
+    return everything(model, optimizer), everything(model, fresh), kinds
+
+
+def scaled(*, where: int) -> tuple[bool, int, bool, float]:
+    """FSDP2 under a GradScaler, an overflow on one rank: (nothing moved, skips, the next step moves, the scale afterwards)."""
+    model = sharded_model()
+    optimizer = SONew(model.parameters(), **SETTINGS, backend="cpu")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+
+    def step(number: int, *, overflow: bool) -> dict[str, dict[str, np.ndarray]]:
+        optimizer.zero_grad()
+        inputs, targets = batch(number)
+        loss = (model(inputs) - targets).square().mean()
+        scaler.scale(loss).backward()
+        if overflow and dist.get_rank() == where:
+            next(param for param in model.parameters()).grad._local_tensor.view(-1)[0] = float("inf")  # type: ignore[union-attr]
+        scaler.step(optimizer)
+        scaler.update()
+        return everything(model, optimizer)
+
+    before, skipped, after = step(0, overflow=False), step(1, overflow=True), step(2, overflow=False)
+    same = all(np.array_equal(before[name][what], skipped[name][what]) for name in before for what in before[name])
+    moved = not np.array_equal(skipped["0.weight"]["param"], after["0.weight"]["param"])
+    return same, optimizer.read_counters().skipped, moved, scaler.get_scale()

@@ -105,3 +105,15 @@ def test_counters_of_shards_add_up(workers: Workers) -> None:
         assert sum(answer[i][1] for answer in answers) == fallen > 0
         for answer in answers:
             assert_close(np.array(answer[i][2]), np.array(direction), "norms")
+
+
+@pytest.mark.parametrize(("broadcast", "dtype"), [(False, "float32"), (True, "bfloat16")])
+def test_a_full_state_dict_goes_in_and_out(workers: Workers, broadcast: bool, dtype: str) -> None:
+    """As torch's helpers gather and hand it out: plain whole tensors, and after the load the same bits, float32 beside bfloat16 parameters too."""
+    for before, after, kinds in workers.run("models.full_state", 3, steps=3, broadcast=broadcast, dtype=dtype, backend="cpu"):
+        compare(after, before, "exact")
+        assert kinds == ["Tensor"]
+
+
+def test_an_overflow_on_one_rank_under_a_scaler(workers: Workers) -> None:
+    assert workers.run("models.scaled", 2, where=1) == [(True, 1, True, 2.0**9)] * 2
