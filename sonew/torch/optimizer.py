@@ -12,6 +12,7 @@ from sonew.dispatch import Tuning
 from sonew.errors import CaptureError
 from sonew.torch import reports
 from sonew.torch.capture import Captures, check_capturable, check_launch, is_capturing
+from sonew.torch.compiled import register, trace_step
 from sonew.torch.groups import LaunchGroup
 from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
@@ -198,13 +199,23 @@ class SONew(torch.optim.Optimizer):
         """
         if total_norm is not None:
             check_total_norm(total_norm)
-        capturing = is_capturing()
-        if capturing:
+        compiling = torch.compiler.is_compiling()
+        if not compiling and is_capturing():
             check_capturable(self.param_groups)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        told = total_norm, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # torch.amp.GradScaler sets the last two
+        if compiling:
+            trace_step(self, *told)
+        else:
+            self._take_step(*told)
+        return loss
+
+    def _take_step(self, total_norm: torch.Tensor | None, grad_scale: torch.Tensor | None, found_inf: torch.Tensor | None) -> None:
+        """One step with the gradients that the parameters hold; compiled graphs call it when they run."""
+        capturing = is_capturing()
         ready = [
             (index, group, settings, launch)
             for index, group in enumerate(self.param_groups)
@@ -216,7 +227,7 @@ class SONew(torch.optim.Optimizer):
                 check_launch(launch, settings)
             else:
                 settings.bring_to(launch)
-        signals = self._signals([(group, launch) for _, group, _, launch in ready], total_norm)
+        signals = self._signals([(group, launch) for _, group, _, launch in ready], total_norm, grad_scale, found_inf)
         for index, group, settings, launch in ready:
             if capturing:
                 self._captures.step(index, launch, settings, signals)
@@ -224,7 +235,6 @@ class SONew(torch.optim.Optimizer):
                 launch.step(settings.hyper, signals, capturable=group["capturable"])
             # compiled backends write through addresses: tell autograd, which otherwise trusts graphs that saved the old values
             torch.autograd.graph.increment_version([member.leaf.param for member in launch.members if member.param.grad is not None])
-        return loss
 
     @torch.no_grad()
     def prepare(self) -> list[Plan]:
@@ -289,10 +299,17 @@ class SONew(torch.optim.Optimizer):
         self._launches.forget()
         self._captures: Captures = self.__dict__.get("_captures") or Captures()
         self._skipped: dict[torch.device, torch.Tensor] = self.__dict__.get("_skipped") or {}
+        if "_handle" not in self.__dict__:
+            self._handle = register(self)
 
-    def _signals(self, ready: Sequence[tuple[dict[str, Any], LaunchGroup]], total_norm: torch.Tensor | None) -> Signals:
+    def _signals(
+        self,
+        ready: Sequence[tuple[dict[str, Any], LaunchGroup]],
+        total_norm: torch.Tensor | None,
+        grad_scale: torch.Tensor | None,
+        found_inf: torch.Tensor | None,
+    ) -> Signals:
         """What this step learns on the device; a skip is counted there."""
-        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         guarded = [grad for group, launch in ready if group["skip_nonfinite"] for grad in launch.grads() if grad is not None]
         watched = any(group["skip_nonfinite"] for group in self.param_groups)
         if not watched and grad_scale is None and found_inf is None and total_norm is None:

@@ -19,6 +19,7 @@ ROOT: Final = Path(sys.argv[1]).resolve()
 OWN: Final = tuple(str(ROOT / folder) + os.sep for folder in ("kernels", "sonew", "sonew_autotune", "perf"))
 DEVICE_QUERIES: Final = {
     "torch.cuda": ("_lazy_init", "current_device", "device_count", "get_device_capability", "get_device_properties", "is_available"),
+    "torch.library": ("Library",),
     "jax": ("default_backend", "device_count", "devices", "local_devices"),
 }
 AUDITED: Final = ("ctypes.dlopen", "os.mkdir", "os.system", "socket.connect", "subprocess.Popen")
