@@ -9,7 +9,8 @@ from typing import Final
 import torch
 
 from sonew.backends import native_build
-from sonew.backends.table import GroupTable, Leaf, graft_scales
+from sonew.backends.sums import graft_scales
+from sonew.backends.table import GroupTable, Leaf
 from sonew.config import Hyper, Plan, Problem
 from sonew_kernels.spec import CPU, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage
 

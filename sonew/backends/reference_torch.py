@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from sonew import reference, rounding
-from sonew.backends.table import Leaf, graft_scales
+from sonew.backends.sums import graft_scales
+from sonew.backends.table import Leaf
 from sonew.config import COMPUTE_DTYPE, Hyper, Plan, Problem
 
 KERNEL = ""

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from sonew.backends.sums import TileSums
 from sonew.backends.upload import Upload
 from sonew.config import Hyper, Problem
 from sonew.errors import CaptureError
@@ -57,15 +58,6 @@ class Leaf:
 def gradient_sign(hyper: Hyper) -> float:
     """-1 where the objective is maximized, else 1."""
     return -1.0 if hyper.maximize else 1.0
-
-
-def graft_scales(sums: torch.Tensor, *, grafted: bool) -> torch.Tensor:
-    """Scales (n,) float32 from sums of u^2 and a^2, float64 (n, 2), as `sonew_kernels.norms` forms them; 1 where not grafted."""
-    own, wanted = sums.unbind(1)
-    if not grafted:
-        return torch.ones_like(own, dtype=torch.float32)
-    scale = (wanted / torch.where(own == 0.0, 1.0, own)).sqrt().sqrt() + (own - own)  # NaN where |u| is not finite
-    return torch.where(own == 0.0, 0.0, scale).to(torch.float32)
 
 
 def hyper_slots(hyper: Hyper) -> list[float]:
@@ -189,7 +181,7 @@ class GroupTable:
         self._send_rows = None if on_host else Upload(self.rows)
         self._send_hyper = self.hyper.copy_ if on_host else Upload(self.hyper).send
         self._tiles = np.diff(np.append(first, len(tiles)))
-        self._tile_counts = torch.from_numpy(self._tiles).to(self.device)
+        self._sum_tiles = TileSums(self._tiles.tolist(), self.device)
         self._hyper: Hyper | None = None
         self._signalled = False
         self._held_lr = self.lr = self.hyper[Slot.LR]
@@ -240,12 +232,12 @@ class GroupTable:
 
     def sums(self) -> torch.Tensor:
         """Sums of u^2 and a^2 per tensor of the last direction phase, float64 (n, 2), in a fixed order."""
-        return torch.segment_reduce(self.partials, "sum", lengths=self._tile_counts, axis=0)
+        return self._sum_tiles(self.partials)
 
     def fallen(self) -> torch.Tensor:
         """Columns that fell back in the last step, per tensor, float64 (n,); 0 where it was skipped or had no gradient."""
         stepped = (self.rows[:, Column.ACTIVE] != 0) & (self.hyper[Slot.SKIP] == 0.0)
-        return torch.where(stepped, torch.segment_reduce(self.fallen_tiles, "sum", lengths=self._tile_counts), 0.0)
+        return torch.where(stepped, self._sum_tiles(self.fallen_tiles), 0.0)
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import torch
 
-from sonew.backends.table import GroupTable, Leaf, graft_scales
+from sonew.backends.sums import graft_scales
+from sonew.backends.table import GroupTable, Leaf
 from sonew.config import Hyper, Plan, Problem
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage, triton_launches
 
