@@ -9,5 +9,6 @@ The mathematics stands in `sonew.reference`, the state in `sonew.layout`; this p
 from __future__ import annotations
 
 from sonew.torch.optimizer import SONew
+from sonew.torch.policies import param_groups
 
-__all__ = ["SONew"]
+__all__ = ["SONew", "param_groups"]

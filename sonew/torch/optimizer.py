@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from sonew.config import Chain, GraftName, Plan
 from sonew.dispatch import Tuning
 from sonew.errors import CaptureError
 from sonew.torch import reports
+from sonew.torch.adamw import groups_from_adamw, import_state, to_adamw
 from sonew.torch.capture import Captures, check_capturable, check_launch, is_capturing
 from sonew.torch.compiled import register, trace_step
 from sonew.torch.groups import LaunchGroup
@@ -133,6 +134,28 @@ class SONew(torch.optim.Optimizer):
         }
         self._forget()
         super().__init__(params, defaults)
+
+    @classmethod
+    def from_adamw(cls, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any] | None = None) -> SONew:
+        """Take over from a `torch.optim.AdamW` or `Adam` in mid-run: the same groups, averages and counts (`sonew.torch.adamw`).
+
+        lr, betas, weight decay, maximize and capturable go on as they are; eps does not, since it damps another quantity. Products of
+        neighbours start at zero and grow in.
+
+        Args:
+            optimizer: its parameters are stepped by this one from now on; it is left as it is.
+            settings: arguments of this class by name, for all groups: {"band": 4, "lr": 3e-3}.
+
+        Raises:
+            InvalidConfigError: another optimizer, or an unknown setting.
+        """
+        made = cls(groups_from_adamw(optimizer, settings or {}, cls))
+        import_state(made, optimizer)
+        return made
+
+    def to_adamw(self, *, eps: float = 1e-8) -> torch.optim.Adam:
+        """Hand over to a `torch.optim.AdamW` with the same groups, averages and counts; `Adam` where a group's decay is coupled."""
+        return to_adamw(self, eps=eps)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with settings of its own where given."""
