@@ -1,4 +1,4 @@
-"""`sonew-perf`: run the step benchmark, train the autoencoder, do everything that a GPU allows."""
+"""`sonew-perf`: time a step and the host's part of it, train the autoencoder, do everything that a GPU allows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sonew_autotune.device import DEVICES, NoDeviceError, find_device
 from sonew_autotune.measure import REPORTED_ROUNDS
 from sonew_autotune.problems import MODELS
 from sonew_autotune.settings import Exit
+from sonew_perf import host as host_time
 from sonew_perf import report, runner, store, summary, training
 from sonew_perf.cases import cases, one_tensor, whole_model
 from sonew_perf.errors import DataError
@@ -122,6 +123,34 @@ def run(
     if (phases := report.phase_table(entries)) is not None:
         console.print(phases)
     _print_lines(console, report.plan_lines({entry["case"]: [entry] for entry in entries}))
+
+
+@app.command(epilog=EPILOG)
+def host(
+    *,
+    model: Annotated[str, typer.Option(help=f"Whose tensors: {', '.join(MODELS)}.", callback=_among(list(MODELS)))] = "gpt2-small",
+    band: Annotated[int, typer.Option(min=0, help="Band of SONew.")] = 1,
+    rounds: Annotated[int, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds.")] = 51,
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option(help="Write the entries to this file, replacing it.")] = None,
+) -> None:
+    """Time the host's part of a step beside torch's AdamW: as many tensors as the model has, of one element each, on the CPU.
+
+    SONew's launches are left out and counted. Says whether the target is met; a missed target is no failure.
+    """
+    with _exit_codes():
+        machine = describe(host_time.CPU)
+        with Console(stderr=True).status(f"timing the host in {rounds} interleaved rounds"):
+            entries = host_time.measure_host(whole_model(model), band=band, rounds=rounds, machine=machine)
+        if output is not None:
+            store.write_entries(output, entries)
+    if as_json:
+        typer.echo(store.document(entries), nl=False)
+        _print_lines(Console(stderr=True), host_time.verdict_lines(entries))
+        return
+    console = Console()
+    console.print(host_time.host_table(entries, headline(machine)))
+    _print_lines(console, host_time.verdict_lines(entries))
 
 
 def _train_all(runs: Sequence[training.Run], data: Path, device: torch.device, output: Path | None) -> list[store.Entry]:

@@ -185,9 +185,9 @@ class GroupTable:
         self._hyper: Hyper | None = None
         self._signalled = False
         self._held_lr = self.lr = self.hyper[Slot.LR]
-        self._bound: list[list[int]] = [[]] * len(MOVING)
+        self._bound: list[int] = [-1] * (len(MOVING) * len(leaves))
         self._params_here = [leaf.param for leaf in leaves]
-        self._state_here = [[getattr(leaf, name) for leaf in leaves] for name in ("momentum", "stats", "count")]
+        self._state_here = [getattr(leaf, name) for name in ("momentum", "stats", "count") for leaf in leaves]
         self._grads: dict[int, torch.Tensor] = {}
         self._params: dict[int, torch.Tensor] = {}
         self._spare: _CaptureRows | None = None
@@ -241,12 +241,21 @@ class GroupTable:
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""
-        moved, self._bound = self._bound, self._places(grads)
-        changed = [(column, now) for column, now, before in zip(MOVING, self._bound, moved, strict=True) if now != before]
-        for column, now in changed:
-            self._cells[:, column] = now
-        if changed and self._send_rows is not None:
-            self._send_rows.send(self._host)
+        places = self._places(grads)
+        if places != self._bound:
+            before, self._bound = self._bound, places
+            self._fill(self._cells, places, before)
+            if self._send_rows is not None:
+                self._send_rows.send(self._host)
+
+    @staticmethod
+    def _fill(cells: np.ndarray, places: list[int], before: list[int] | None = None) -> None:
+        """Write the columns `MOVING`, only those that changed where `before` is given."""
+        n = len(cells)
+        for column, start in zip(MOVING, range(0, len(places), n), strict=True):
+            now = places[start : start + n]
+            if before is None or now != before[start : start + n]:
+                cells[:, column] = now
 
     def prepare_capture(self) -> None:
         """Allocate the table of the next capture, where there is none yet: while it runs nothing may be allocated or pinned."""
@@ -282,8 +291,7 @@ class GroupTable:
             msg = "prepare_capture() must be called before each capture"
             raise CaptureError(msg)
         spare.cells[:] = self._cells
-        for column, now in zip(MOVING, self._places(grads), strict=True):
-            spare.cells[:, column] = now
+        self._fill(spare.cells, self._places(grads))
         spare.rows.copy_(spare.host, non_blocking=True)
         read = (self.lr, *self._params.values(), *self._grads.values(), *(grad for grad in grads if grad is not None))
         self._captured.append((spare, list(read)))
@@ -294,17 +302,17 @@ class GroupTable:
         finally:
             self.rows, self._cells = eager
 
-    def _places(self, grads: Sequence[torch.Tensor | None]) -> list[list[int]]:
-        """The columns `MOVING`: where each tensor lies now, as storage can move under the same tensor; 0 without a gradient."""
-        state = [_addresses(tensors) for tensors in self._state_here]
+    def _places(self, grads: Sequence[torch.Tensor | None]) -> list[int]:
+        """The columns `MOVING`, one behind the other: where each tensor lies now, as storage can move under it; 0 without a gradient."""
         present = [grad for grad in grads if grad is not None]
-        if len(present) == len(grads) and _all_plain(self._params_here) and _all_plain(present):  # most steps of most models
+        read = [*self._params_here, *present]
+        if len(present) == len(grads) and _all_plain(read):  # most steps of most models
             self._params.clear()
             self._grads.clear()
-            return [[1] * len(grads), _addresses(self._params_here), _addresses(present), *state]
+            return [*([1] * len(grads)), *_addresses([*read, *self._state_here])]
         params = [0 if grad is None else self._stage(self._params, i, self._params_here[i]) for i, grad in enumerate(grads)]
         there = [0 if grad is None else self._stage(self._grads, i, grad) for i, grad in enumerate(grads)]
-        return [[int(grad is not None) for grad in grads], params, there, *state]
+        return [*(int(grad is not None) for grad in grads), *params, *there, *_addresses(self._state_here)]
 
     @staticmethod
     def _stage(staged: dict[int, torch.Tensor], i: int, tensor: torch.Tensor) -> int:

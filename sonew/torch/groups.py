@@ -72,6 +72,48 @@ class Member:
         return not leaf.momentum.device == leaf.stats.device == leaf.param.device  # state that was offloaded keeps its identity
 
 
+_GRAD, _DTYPE, _SHAPE, _LAYOUT = map(operator.attrgetter, ("grad", "dtype", "shape", "layout"))
+
+
+class Columns:
+    """What `Member.is_stale` asks, of all members at once: a pass per question instead of several calls per tensor and step."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = [member for member in members if member.placements is None]
+        self._sharded = [member for member in members if member.placements is not None]
+        self._params = [member.param for member in self._members]
+        self._states = {name: [member.state[i] for member in self._members] for i, name in enumerate((MOMENTUM, STATS, COUNT))}
+        self._signatures = {name: [getattr(member.signature, name) for member in self._members] for name in Signature._fields}
+        self._devices = self._indices(self._params)
+
+    @staticmethod
+    def _indices(tensors: Sequence[torch.Tensor]) -> list[int]:
+        return list(map(torch.Tensor.get_device, tensors))  # -1: the host
+
+    def any_stale(self, states: States) -> bool:
+        """Whether a tensor that has a gradient, or its state, is no longer what the plan was made for."""
+        grads = list(map(_GRAD, self._params))
+        members = self._sharded
+        if any(grad is None for grad in grads):
+            members = [*self._sharded, *self._members]
+        elif not self._fresh(states, grads):
+            return True
+        pairs = [(member, member.param.grad) for member in members]
+        return any(grad is not None and member.is_stale(states[member.param], grad) for member, grad in pairs)
+
+    def _fresh(self, states: States, grads: Sequence[torch.Tensor]) -> bool:
+        held = list(map(states.__getitem__, self._params))
+        known, params, state = self._signatures, self._params, self._states
+        return (  # lists of tensors are never compared by ==, which could wait for a GPU
+            all(all(map(operator.is_, map(operator.methodcaller("get", name), held), kept)) for name, kept in state.items())
+            and list(map(_DTYPE, params)) == known["dtype"]
+            and list(map(_SHAPE, params)) == known["shape"]
+            and list(map(_DTYPE, grads)) == known["grad_dtype"]
+            and list(map(_LAYOUT, grads)) == known["grad_layout"]
+            and self._indices(params) == self._indices(state[MOMENTUM]) == self._indices(state[STATS]) == self._devices
+        )
+
+
 @dataclass(slots=True)
 class Tally:
     """Counters of one launch group on its device: columns that fell back since it was planned (n,), the last sums of u^2, a^2 (n, 2)."""
@@ -118,11 +160,6 @@ class LaunchGroup:
     def reads(self, lr: torch.Tensor) -> bool:
         """Whether the launches read this step size where it lies, so that the host need not."""
         return self.capturable is not None and lr.dtype is torch.float32 and lr.device == self.device
-
-    def is_stale(self, states: States) -> bool:
-        """Whether a tensor that has a gradient, or its state, is no longer what the plan was made for."""
-        pairs = [(member, member.param.grad) for member in self.members]
-        return any(grad is not None and member.is_stale(states[member.param], grad) for member, grad in pairs)
 
     def step(self, hyper: Hyper, signals: Signals, *, capturable: bool) -> None:
         """Take one step, and make ready for a capture to follow where asked."""
@@ -180,7 +217,7 @@ class GroupPlan:
 
     Attributes:
         key: the settings.
-        params: the group's parameters. waiting: those of them that no launch steps, because they had no gradient yet.
+        params: the group's parameters. waiting: those of them that no launch steps, because they had no state yet.
         launches: how the others are stepped.
     """
 
@@ -188,13 +225,17 @@ class GroupPlan:
     params: tuple[torch.Tensor, ...]
     launches: list[LaunchGroup]
     waiting: tuple[torch.Tensor, ...] = field(init=False)
+    columns: Columns = field(init=False)
 
     def __post_init__(self) -> None:
         """Note who waits."""
-        stepped = {member.param for launch in self.launches for member in launch.members}
+        members = [member for launch in self.launches for member in launch.members]
+        object.__setattr__(self, "columns", Columns(members))
+        stepped = {member.param for member in members}
         object.__setattr__(self, "waiting", tuple(param for param in self.params if param not in stepped))
 
     def covers(self, key: tuple[Any, ...], params: Sequence[torch.Tensor], states: States) -> bool:
         """Whether the settings, the very parameters and what the plan relies on are the same, and nobody waits any more."""
         same = self.key == key and len(self.params) == len(params) and all(map(operator.is_, self.params, params))
-        return same and all(param.grad is None for param in self.waiting) and not any(launch.is_stale(states) for launch in self.launches)
+        wait = all(param.grad is None and not states.get(param) for param in self.waiting)  # `prepare` gives state before a gradient comes
+        return same and wait and not self.columns.any_stale(states)

@@ -23,7 +23,8 @@ def trained(
 ) -> tuple[Any, Any, Any]:
     """(optimizer after five steps, its parameters, the coming gradients)."""
     params = parameters(*SHAPES, dtype=dtype)
-    optimizer = kind(params, **{"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.2} | settings)
+    chosen: dict[str, Any] = {"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.2} | settings
+    optimizer = kind(params, **chosen)
     rows = gradients(params, band=1)
     for row in rows[:5]:
         take_step(optimizer, params, [grad.to(dtype) for grad in row])
@@ -120,7 +121,7 @@ def test_switching_goes_on_learning() -> None:
             loss = (model(inputs) - inputs[:, :1].sin()).square().mean()
             loss.backward()
             optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     adam = torch.optim.AdamW(model.parameters(), lr=3e-3)
     first = learn(adam)
