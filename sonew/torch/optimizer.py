@@ -18,7 +18,7 @@ from sonew.torch.groups import LaunchGroup
 from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
 from sonew.torch.settings import check_group, fill_gamma
-from sonew.torch.signals import Signals, check_total_norm, gather_signals
+from sonew.torch.signals import Signals, Skips, check_total_norm, gather_signals
 from sonew.torch.state import KEPT, LAYOUT_VERSION, check_versions, restore_types
 
 __all__ = ["SONew"]
@@ -313,15 +313,14 @@ class SONew(torch.optim.Optimizer):
 
         The host waits for the devices. The counters start with the optimizer and are in no checkpoint.
         """
-        skipped = int(sum(count.item() for count in self._skipped.values()))
-        return reports.read_counters(self.param_groups, self.state, self._launches.all(), self._launches.fallen, skipped)
+        return reports.read_counters(self.param_groups, self.state, self._launches.all(), self._launches.fallen, self._skips.total())
 
     def _forget(self) -> None:
         """Plan anew; captures and counts stay, so that a load leaves graphs the memory that they read."""
         self._launches: Launches = self.__dict__.get("_launches") or Launches()
         self._launches.forget()
         self._captures: Captures = self.__dict__.get("_captures") or Captures()
-        self._skipped: dict[torch.device, torch.Tensor] = self.__dict__.get("_skipped") or {}
+        self._skips: Skips = self.__dict__.get("_skips") or Skips()
         if "_handle" not in self.__dict__:
             self._handle = register(self)
 
@@ -339,9 +338,5 @@ class SONew(torch.optim.Optimizer):
             return Signals()
         groups = {launch.neighbours.group: None for _, launch in ready if launch.neighbours}
         signals = gather_signals(grad_scale, found_inf, total_norm, guarded if watched else None, groups)
-        if signals.skip is not None:
-            device = signals.skip.device
-            if device not in self._skipped:
-                self._skipped[device] = torch.zeros((), dtype=torch.int64, device=device)
-            self._skipped[device].add_(signals.skip != 0)
+        self._skips.count(signals)
         return signals

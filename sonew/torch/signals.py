@@ -34,6 +34,25 @@ class Signals:
         return self._copies[device]
 
 
+class Skips:
+    """How many steps were skipped, counted on the devices where that was decided."""
+
+    def __init__(self) -> None:
+        self._counts: dict[torch.device, torch.Tensor] = {}
+
+    def count(self, signals: Signals) -> None:
+        """Count a step."""
+        if signals.skip is not None:
+            device = signals.skip.device
+            if device not in self._counts:
+                self._counts[device] = torch.zeros((), dtype=torch.int64, device=device)
+            self._counts[device].add_(signals.skip != 0)
+
+    def total(self) -> int:
+        """All skips; the host waits for the devices."""
+        return int(sum(count.item() for count in self._counts.values()))
+
+
 def nonfinite(grads: Sequence[torch.Tensor]) -> torch.Tensor:
     """Whether any element is NaN or infinite: bool, one element, on the first gradient's device; reads every gradient once.
 
