@@ -302,7 +302,7 @@ class SONew(torch.optim.Optimizer):
 
     def explain(self) -> str:
         """One line per launch group: its tensors, backend, configuration, and where that comes from."""
-        return reports.explain([self._launches.known(index) for index in range(len(self.param_groups))])
+        return reports.explain([(str(group.get("name", "")), self._launches.known(i)) for i, group in enumerate(self.param_groups)])
 
     def memory_report(self) -> reports.MemoryReport:
         """Bytes that this optimizer holds on the devices of this process."""

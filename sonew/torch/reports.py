@@ -13,17 +13,18 @@ from sonew.torch.groups import LaunchGroup
 from sonew.torch.shards import local_of
 
 
-def explain(groups: Sequence[Sequence[LaunchGroup]]) -> str:
-    """One line per launch group: parameter group, tensors, elements, settings, backend, configuration and where it comes from."""
+def explain(groups: Sequence[tuple[str, Sequence[LaunchGroup]]]) -> str:
+    """One line per launch group: parameter group, by its name where it has one, tensors, elements, settings, backend, configuration and where it comes from."""
     lines = []
-    for index, launches in enumerate(groups):
+    for index, (name, launches) in enumerate(groups):
         for launch in launches:
             plan, problem = launch.plan, launch.plan.problem
             elements = sum(member.leaf.param.numel() for member in launch.members)
+            tensors = f"{len(launch.members)} tensor{'s' * (len(launch.members) != 1)}"
             config = ", ".join(f"{name}={value}" for name, value in plan.config.meta) or "no configuration"
             where = f" of {sum(member.leaf.whole for member in launch.members):,}, sharded" if launch.neighbours else ""
             lines.append(
-                f"group {index}: {len(launch.members)} tensors, {elements:,} elements{where}, {problem.param_dtype} on {launch.device}, "
+                f"group {index}{name and f' ({name})'}: {tensors}, {elements:,} elements{where}, {problem.param_dtype} on {launch.device}, "
                 f"band {problem.band}, chain {problem.chain}: {plan.backend} ({config}); {plan.provenance}"
             )
     return "\n".join(lines) or "no plan yet: prepare() or the first step makes it"
