@@ -17,7 +17,7 @@ from sonew.torch.compiled import register, trace_step
 from sonew.torch.groups import LaunchGroup
 from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
-from sonew.torch.settings import check_group, fill_gamma
+from sonew.torch.settings import built_in, check_group, fill_gamma
 from sonew.torch.signals import Signals, Skips, check_total_norm, gather_signals
 from sonew.torch.state import KEPT, LAYOUT_VERSION, check_versions, restore_types
 
@@ -170,6 +170,7 @@ class SONew(torch.optim.Optimizer):
         """Restore from a pickle or a copy; plans are made anew."""
         self._forget()
         super().__setstate__(state)
+        self.defaults = {**built_in(type(self)), **self.defaults}  # what was pickled before an option was added lacks it
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, Final
 
 import torch
@@ -23,13 +24,12 @@ IMPLEMENTATIONS: Final = {  # torch's names for how a step is made: (what is all
     "fused": ((None, True), 'Use fused=None, or backend="reference" for plain operations: the other backends are fused.'),
     "differentiable": ((False,), "Use differentiable=False: nothing differentiates through a step."),
 }
-
-
 SWITCHES: Final = {
     "capturable": "Pass True to capture steps in CUDA graphs.",
     "skip_nonfinite": "Pass True to skip steps whose gradients are not finite.",
     "counters": "Pass True to count columns that fall back.",
 }
+OPTIONS: Final = (*IMPLEMENTATIONS, *SWITCHES, "seed")
 
 
 def _same(one: object, other: object) -> bool:
@@ -46,12 +46,27 @@ def _check_lr(lr: torch.Tensor) -> None:
         raise InvalidConfigError(msg)
 
 
+def _check_options(group: Mapping[str, Any]) -> None:
+    for name, fix in SWITCHES.items():
+        if not isinstance(group[name], bool):
+            msg = f"{name}={group[name]!r} is not allowed: it must be True or False. {fix}"
+            raise InvalidConfigError(msg)
+    for name, (allowed_values, fix) in IMPLEMENTATIONS.items():
+        if not any(group[name] is value for value in allowed_values):
+            msg = f"{name}={group[name]!r} is not allowed: it must be one of {list(allowed_values)}. {fix}"
+            raise InvalidConfigError(msg)
+    seed = group["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        msg = f"seed={seed!r} is not allowed: it must be an integer in [0, 2^64). Pass for example seed=0."
+        raise InvalidConfigError(msg)
+
+
 @dataclass(slots=True)
 class Settings:
     """A group's settings as values.
 
     Attributes:
-        values: what the group held, in the order of `NAMES`.
+        values: what the group held, in the order of `NAMES` and `OPTIONS`; lists as tuples, since they can be changed in place, unseen.
         hyper: the numbers and choices. Where `lr` is a tensor, `hyper.lr` is the last number known, which device code that
             reads the tensor does not look at.
         lr: the step size where it is a tensor: one element, any real floating type, any device.
@@ -68,10 +83,11 @@ class Settings:
         Raises:
             InvalidConfigError: a setting outside its range. The value of a tensor `lr` is not looked at.
         """
-        values = tuple(group[name] for name in NAMES)
+        values = tuple(tuple(value) if isinstance(value, list) else value for value in map(group.__getitem__, (*NAMES, *OPTIONS)))
         if before is not None and all(map(_same, values, before.values)):
             return before
-        named = dict(zip(NAMES, values, strict=True))
+        _check_options(group)
+        named = dict(zip(NAMES, values, strict=False))
         lr, betas = named["lr"], named.pop("betas")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             msg = f"betas={betas!r} is not allowed: it must be a pair of numbers in [0, 1). Pass for example betas=(0.9, 0.99)."
@@ -100,6 +116,12 @@ class Settings:
             launch.stepper.set_hyper(self.read())
 
 
+def built_in(kind: type) -> dict[str, Any]:
+    """The options of an optimizer class with the defaults of its constructor; types become names."""
+    taken = {name: parameter.default for name, parameter in signature(kind).parameters.items() if name != "params"}
+    return {**taken, **{name: dtype_name(taken[name]) for name in ("state_dtype", "direction_dtype")}}
+
+
 def fill_gamma(group: dict[str, Any]) -> None:
     """Give a group whose `gamma` is None its default."""
     if group["gamma"] is None:
@@ -116,7 +138,7 @@ def check_group(group: dict[str, Any]) -> None:
     settings = Settings.of(group if group["gamma"] is not None else {**group, "gamma": 0.0})
     if settings.lr is not None and settings.lr.device.type == "cpu":
         settings.read()
-    group["betas"] = tuple(group["betas"])  # a list could be changed in place, unseen
+    group["betas"] = tuple(group["betas"])
     check_request(group["backend"], group["tuning"])
     for name, allowed in (("state_dtype", STATE_DTYPES), ("direction_dtype", DIRECTION_DTYPES)):
         group[name] = dtype_name(group[name])
@@ -124,18 +146,6 @@ def check_group(group: dict[str, Any]) -> None:
             msg = f"{name}={group[name]!r} is not one of {list(allowed)}. Use torch.float32."
             raise InvalidConfigError(msg)
     fill_gamma(group)
-    for name, fix in SWITCHES.items():
-        if not isinstance(group[name], bool):
-            msg = f"{name}={group[name]!r} is not allowed: it must be True or False. {fix}"
-            raise InvalidConfigError(msg)
-    for name, (allowed_values, fix) in IMPLEMENTATIONS.items():
-        if not any(group[name] is value for value in allowed_values):
-            msg = f"{name}={group[name]!r} is not allowed: it must be one of {list(allowed_values)}. {fix}"
-            raise InvalidConfigError(msg)
-    seed = group["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        msg = f"seed={seed!r} is not allowed: it must be an integer in [0, 2^64). Pass for example seed=0."
-        raise InvalidConfigError(msg)
     if len(set(group["params"])) < len(group["params"]):
         msg = "some parameters appear more than once in a parameter group, and would be stepped twice at once: pass each tensor once."
         raise InvalidConfigError(msg)

@@ -131,3 +131,45 @@ def test_an_explicit_backend_never_falls_back(backend: str, arguments: dict[str,
     assert f"backend='{backend}'" in str(caught.value)
     assert "reference: available" in str(caught.value)
     assert_close(param, before, "exact")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("foreach", True), ("fused", False), ("differentiable", True), ("skip_nonfinite", "yes"), ("counters", "yes"), ("seed", "x")],
+)
+def test_options_written_later_are_checked_by_the_next_step(name: str, value: Any) -> None:
+    params = parameters((3,))
+    optimizer = SONew(params)
+    take_step(optimizer, params, [torch.ones(3)])
+    before = params[0].detach().clone()
+    optimizer.param_groups[0][name] = value
+    with pytest.raises(InvalidConfigError, match=f"{name}={value!r}"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+
+
+def test_a_list_of_betas_changed_in_place_is_seen() -> None:
+    params, twins = parameters((3,)), parameters((3,))
+    one, other = SONew(params), SONew(twins)
+    betas = [0.5, 0.9]
+    one.param_groups[0]["betas"] = betas
+    other.param_groups[0]["betas"] = (0.5, 0.9)
+    for later in ((0.5, 0.9), (0.0, 0.8)):
+        betas[:] = later
+        other.param_groups[0]["betas"] = later
+        take_step(one, params, [torch.ones(3)])
+        take_step(other, twins, [torch.ones(3)])
+    assert torch.equal(params[0], twins[0])
+    assert torch.equal(one.state[params[0]]["stats"], other.state[twins[0]]["stats"])
+
+
+def test_a_pickle_from_before_an_option_takes_its_default() -> None:
+    params = parameters((3,))
+    old = SONew(params, lr=0.5).__getstate__()
+    for kept in (old["defaults"], *old["param_groups"]):
+        del kept["maximize"], kept["state_dtype"]
+    optimizer = SONew.__new__(SONew)
+    optimizer.__setstate__(old)
+    assert (optimizer.param_groups[0]["maximize"], optimizer.param_groups[0]["state_dtype"]) == (False, "float32")
+    take_step(optimizer, optimizer.param_groups[0]["params"], [torch.ones(3)])
+    assert optimizer.param_groups[0]["lr"] == 0.5

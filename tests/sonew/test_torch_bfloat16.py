@@ -144,11 +144,7 @@ def test_a_group_that_grows_moves_the_seeds_of_those_behind_it() -> None:
     take_step(optimizer, [first, second], [torch.ones(50), torch.ones(50)])
     optimizer.param_groups[0]["params"].append(late)
     take_step(optimizer, [first, second, late], [torch.ones(50)] * 3)
-    seeds = {
-        leaf.param: leaf.seed
-        for launch in optimizer._launches.all()
-        for leaf in (member.leaf for member in launch.members)
-    }
+    seeds = {leaf.param: leaf.seed for launch in optimizer._launches.all() for leaf in (member.leaf for member in launch.members)}
     assert seeds == {param: tensor_seed(0, position) for position, param in enumerate([first, late, second])}
 
 
