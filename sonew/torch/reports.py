@@ -14,7 +14,7 @@ from sonew.torch.shards import local_of
 
 
 def explain(groups: Sequence[tuple[str, Sequence[LaunchGroup]]]) -> str:
-    """One line per launch group: parameter group (with its name where it has one), tensors, backend, configuration, where that comes from."""
+    """One line per launch group: parameter group with its name, tensors, backend, configuration, and where that comes from."""
     lines = []
     for index, (name, launches) in enumerate(groups):
         for launch in launches:

@@ -87,7 +87,7 @@ class Settings:
         if before is not None and all(map(_same, values, before.values)):
             return before
         _check_options(group)
-        named = dict(zip(NAMES, values, strict=False))
+        named: dict[str, Any] = dict(zip(NAMES, values, strict=False))
         lr, betas = named["lr"], named.pop("betas")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             msg = f"betas={betas!r} is not allowed: it must be a pair of numbers in [0, 1). Pass for example betas=(0.9, 0.99)."
