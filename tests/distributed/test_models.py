@@ -109,7 +109,7 @@ def test_counters_of_shards_add_up(workers: Workers) -> None:
 
 @pytest.mark.parametrize(("broadcast", "dtype"), [(False, "float32"), (True, "bfloat16")])
 def test_a_full_state_dict_goes_in_and_out(workers: Workers, broadcast: bool, dtype: str) -> None:
-    """As torch's helpers gather and hand it out: plain whole tensors, and after the load the same bits, float32 beside bfloat16 parameters too."""
+    """As torch's helpers gather and hand it out: whole tensors, and after the load the same bits, float32 beside bfloat16 too."""
     answers = workers.run("models.full_state", 3, steps=3, broadcast=broadcast, dtype=dtype, backend="cpu")
     for before, after, kinds in answers:
         compare(after, before, "exact")
