@@ -60,8 +60,8 @@ class StepGroup(Protocol):
     def take_sums(self, sums: Tensor) -> None:
         """In place of `norms`: graft by sums over all pieces of each tensor."""
 
-    def fallen(self) -> Tensor:
-        """After a step: columns that fell back per tensor, float64 (n,), where the group was made with `counted`."""
+    def counted(self) -> Tensor:
+        """After a step, float64 (n, 2): columns that fell back (where the group was made with `counted`), whether it was stepped."""
 
 
 @runtime_checkable
@@ -133,7 +133,7 @@ def check_request(backend: str, tuning: str) -> None:
     _choice("backend", backend, backend_names())
 
 
-def _requested(backend: str) -> str:
+def requested_backend(backend: str) -> str:
     """The backend asked for: by argument, else by SONEW_BACKEND, else "auto"."""
     if backend != "auto":
         return backend
@@ -209,7 +209,7 @@ def explain(
     """
     check_request(backend, tuning)
     candidates = judge_backends(problem, framework=framework)
-    chosen = _choose(candidates, _requested(backend), problem)
+    chosen = _choose(candidates, requested_backend(backend), problem)
     module = import_module(next(row.module for row in _rows(framework) if row.name == chosen.backend))
     kernel: str = module.KERNEL
     key: tuned.Key | None = None
@@ -235,7 +235,7 @@ def explain(
         found = tuned.best(verdicts)
         config = found.entry.config if found else default_config(kernel, problem.band)
         provenance = _provenance(found, verdicts, problems, tuning)
-    if _requested(backend) == "auto":
+    if requested_backend(backend) == "auto":
         provenance += "".join(f"; {c.backend} passed over ({c.reason})" for c in _passed_over(candidates, chosen.backend, problem.device))
     plan = Plan(problem=problem, backend=chosen.backend, config=config, provenance=provenance)
     return Explanation(plan=plan, candidates=candidates, key=key, verdicts=verdicts, problems=problems)
@@ -253,7 +253,7 @@ def make_plan(
     """The plan for a problem; arguments and errors as in `explain`. Warns when a slow backend stands in for a faster one."""
     explanation = explain(problem, framework=framework, backend=backend, config=config, tuning=tuning)
     plan = explanation.plan
-    for candidate in _passed_over(explanation.candidates, plan.backend, problem.device) if _requested(backend) == "auto" else ():
+    for candidate in _passed_over(explanation.candidates, plan.backend, problem.device) if requested_backend(backend) == "auto" else ():
         message = f"sonew uses the slow {plan.backend} backend on {problem.device}: {candidate.backend} cannot run ({candidate.reason})"
         warnings.warn(message, SonewFallbackWarning, stacklevel=2)
     return plan

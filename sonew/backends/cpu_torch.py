@@ -124,9 +124,9 @@ class StepGroup:
         """In place of `norms`: scales from sums over all pieces of each tensor."""
         self.table.scales.copy_(graft_scales(sums, grafted=self._graft is not Graft.NONE))
 
-    def fallen(self) -> torch.Tensor:
-        """Columns that fell back in the last step per tensor, float64 (n,), of a group made with `counted`."""
-        return self.table.fallen()
+    def counted(self) -> torch.Tensor:
+        """Per tensor of the last step, float64 (n, 2): columns that fell back (of a group made with `counted`), whether it was stepped."""
+        return self.table.counted()
 
     def prologue(self) -> None:
         """Counts, corrections, old state around the segments' borders."""

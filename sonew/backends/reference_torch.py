@@ -97,7 +97,8 @@ class StepGroup:
                 continue
             fields, own, links = self._widened(i, leaf, grad)
             gradient, held = self._effective(fields[-1]), (fields[0], fields[1:-1])
-            u, target, momentum, stats = reference.direction(torch, gradient, *held, leaf.count, links, self._hyper)
+            with gradient.device:  # where `asarray` leaves the count, whatever the user's default device
+                u, target, momentum, stats = reference.direction(torch, gradient, *held, leaf.count, links, self._hyper)
             if self._counted:
                 self._fallen[i] = self._count_fallen(stats, links, leaf.count)[own].sum()
             self._store(leaf.momentum.view(-1), momentum[own], leaf, 0, stochastic=True)
@@ -122,9 +123,11 @@ class StepGroup:
         for step in self._steps:
             step.direction = step.direction * scales[step.index] * scales[step.index]
 
-    def fallen(self) -> torch.Tensor:
-        """Columns that fell back in the last step per tensor, float64 (n,), of a group made with `counted`."""
-        return self._fallen if self._skip is None else torch.where(self._skip, 0.0, self._fallen)
+    def counted(self) -> torch.Tensor:
+        """Per tensor of the last step, float64 (n, 2): columns that fell back (of a group made with `counted`), whether it was stepped."""
+        present = torch.tensor([grad is not None for grad in self._grads], dtype=torch.float64, device=self._fallen.device)
+        both = torch.stack((self._fallen, present), 1)
+        return both if self._skip is None else torch.where(self._skip, 0.0, both)
 
     def update(self) -> None:
         """Write the parameters; lr = 0 keeps every bit, of -0 and beside a direction that is not finite too."""

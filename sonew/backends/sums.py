@@ -28,14 +28,16 @@ class TileSums:
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Values (t, ...) of all tiles, tensor by tensor, to sums (n, ...)."""
-        partial = torch.segment_reduce(values, "sum", lengths=self._lengths, axis=0)
-        return torch.segment_reduce(partial, "sum", lengths=self._chunks, axis=0)
+        partial = torch.segment_reduce(
+            values, "sum", lengths=self._lengths, axis=0, unsafe=True
+        )  # safe would look at the lengths: the host would wait
+        return torch.segment_reduce(partial, "sum", lengths=self._chunks, axis=0, unsafe=True)
 
 
 def graft_scales(sums: torch.Tensor, *, grafted: bool) -> torch.Tensor:
-    """Scales (n,) float32 from sums of u^2 and a^2, float64 (n, 2), as `sonew_kernels.norms` forms them; 1 where not grafted."""
+    """Scales (n,) float64 from sums of u^2 and a^2, float64 (n, 2), as `sonew_kernels.norms` forms them; 1 where not grafted."""
     own, wanted = sums.unbind(1)
     if not grafted:
-        return torch.ones_like(own, dtype=torch.float32)
+        return torch.ones_like(own)
     scale = (wanted / torch.where(own == 0.0, 1.0, own)).sqrt().sqrt() + (own - own)  # NaN where |u| is not finite
-    return torch.where(own == 0.0, 0.0, scale).to(torch.float32)
+    return torch.where(own == 0.0, 0.0, scale)

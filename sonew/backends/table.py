@@ -150,7 +150,7 @@ class GroupTable:
         update_tiles, first_update = _tile_map(lengths, update_tile)
         padded = [direction_elements([length]) for length in lengths]
 
-        self._host = torch.zeros((len(leaves), len(Column)), dtype=torch.int64)
+        self._host = torch.zeros((len(leaves), len(Column)), dtype=torch.int64, device="cpu")
         self._cells = self._host.numpy()
         for column, values in (
             (Column.LENGTH, lengths),
@@ -202,7 +202,7 @@ class GroupTable:
         """
         self.lr = self._held_lr if lr is None else lr
         if hyper != self._hyper:
-            self._send_hyper(torch.tensor(hyper_slots(hyper), dtype=torch.float32))
+            self._send_hyper(torch.tensor(hyper_slots(hyper), dtype=torch.float32, device="cpu"))
             self._hyper = hyper
 
     def signal(self, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
@@ -234,10 +234,11 @@ class GroupTable:
         """Sums of u^2 and a^2 per tensor of the last direction phase, float64 (n, 2), in a fixed order."""
         return self._sum_tiles(self.partials)
 
-    def fallen(self) -> torch.Tensor:
-        """Columns that fell back in the last step, per tensor, float64 (n,); 0 where it was skipped or had no gradient."""
+    def counted(self) -> torch.Tensor:
+        """Of the last step per tensor, float64 (n, 2): columns that fell back, 1; 0, 0 where it was skipped or had no gradient."""
         stepped = (self.rows[:, Column.ACTIVE] != 0) & (self.hyper[Slot.SKIP] == 0.0)
-        return torch.where(stepped, self._sum_tiles(self.fallen_tiles), 0.0)
+        fallen = torch.where(stepped, self._sum_tiles(self.fallen_tiles), 0.0)
+        return torch.stack((fallen, stepped.to(fallen.dtype)), 1)
 
     def bind(self, grads: Sequence[torch.Tensor | None]) -> None:
         """Take this step's gradients: refresh moved addresses, stage strided tensors, flip the active flags."""
@@ -329,7 +330,9 @@ class GroupTable:
         """Bytes of the tables and buffers without the direction, and of the contiguous copies of strided tensors."""
         buffers = (self.rows, self.tiles, self.update_tiles, self.hyper, self.corrections, self.edges, self.outer, self.scales)
         copies = (*self._params.values(), *self._grads.values())
+        kept = [rows for rows, _ in self._captured] + ([self._spare] if self._spare else [])
         tables = sum(buffer.nbytes for buffer in buffers) + self.partials.nbytes + self.fallen_tiles.nbytes
+        tables += sum(rows.rows.nbytes for rows in kept)
         return tables, sum(copy.nbytes for copy in copies)
 
     def unstage(self) -> None:

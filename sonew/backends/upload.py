@@ -11,7 +11,7 @@ import torch
 
 def pinned_slot(target: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
     """Pinned memory of the target's shape and type, and the event that says when its last copy is done."""
-    return torch.empty(target.shape, dtype=target.dtype, pin_memory=True), torch.cuda.Event()
+    return torch.empty(target.shape, dtype=target.dtype, device="cpu", pin_memory=True), torch.cuda.Event()
 
 
 class Upload:

@@ -52,7 +52,7 @@ def _wait(store: Store, key: str, what: str) -> bytes:
 
 
 def agree(problem: Problem, backend: str, tuning: str, make: Callable[[], Plan]) -> Plan:
-    """The plan that all processes use for this problem: of the process that asks first.
+    """The plan that all processes use for this problem: of the process that asks first. An error stays as long as the group, too.
 
     Args:
         problem: in sizes that all processes share.
@@ -69,8 +69,8 @@ def agree(problem: Problem, backend: str, tuning: str, make: Callable[[], Plan])
     if _first(store, key):
         try:
             plan = make()
-        except Exception as error:
-            store.set(key, json.dumps({"error": str(error)}))
+        except BaseException as error:  # others must not wait for it
+            store.set(key, json.dumps({"error": f"{type(error).__name__}: {error}"}))
             raise
         chosen = {"kernel": plan.config.kernel, "meta": plan.config.as_dict()}
         store.set(key, json.dumps({"backend": plan.backend, "config": chosen, "provenance": plan.provenance}))

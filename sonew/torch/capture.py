@@ -14,7 +14,7 @@ from sonew.torch.groups import LaunchGroup
 from sonew.torch.settings import Settings
 from sonew.torch.signals import Signals
 
-CHOICES: Final = ("band", "graft", "chain", "stochastic_rounding", "decoupled_weight_decay")  # the numbers lie in device memory
+CHOICES: Final = ("band", "graft", "chain", "stochastic_rounding", "decoupled_weight_decay", "maximize")  # the numbers lie in device memory
 
 
 def is_capturing() -> bool:
@@ -85,6 +85,7 @@ class Captures:
             grads = launch.grads()
             with launch.capturable.capture(grads):
                 launch.run(grads, settings.hyper, *signals.on(launch.device))
+                launch.capturable.signal(None, None)  # a replay leaves none to the eager steps and graphs that follow it
 
     def launches(self, index: int, settings: Settings) -> list[LaunchGroup]:
         """The launch groups that graphs hold of a parameter group.

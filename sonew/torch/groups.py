@@ -27,17 +27,18 @@ class Signature(NamedTuple):
     shape: torch.Size
     grad_dtype: torch.dtype
     grad_layout: torch.layout
+    grad_type: type
 
     @classmethod
     def of(cls, param: torch.Tensor) -> Signature:
         """The parameter's; one without a gradient is taken for its own."""
-        grad = param if param.grad is None else param.grad
-        return cls(param.dtype, param.device, param.shape, grad.dtype, grad.layout)
+        grad = param.data if param.grad is None else param.grad
+        return cls(param.dtype, param.device, param.shape, grad.dtype, grad.layout, type(grad))
 
     def describes(self, param: torch.Tensor, grad: torch.Tensor) -> bool:
         """Whether nothing changed; called for every tensor in every step, so field by field and without a new tuple."""
         same_param = param.dtype is self.dtype and param.shape == self.shape and param.device == self.device
-        return same_param and grad.dtype is self.grad_dtype and grad.layout is self.grad_layout
+        return same_param and (grad.dtype, grad.layout, type(grad)) == (self.grad_dtype, self.grad_layout, self.grad_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Member:
         param: as the user knows it; `leaf.param` is the part of it that lies here.
         state: its momentum, stats and count when the plan was made, as the user knows them.
         leaf: what the launches step.
-        signature: what was true of it.
+        signature: what was true of it. state_dtype: of momentum and stats.
         placements: how it is sharded, None where it is not.
     """
 
@@ -56,6 +57,7 @@ class Member:
     state: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     leaf: Leaf
     signature: Signature
+    state_dtype: torch.dtype
     placements: tuple[Any, ...] | None = None
 
     def is_stale(self, held: Mapping[str, Any], grad: torch.Tensor) -> bool:
@@ -65,6 +67,10 @@ class Member:
         if not (known and self.signature.describes(self.param, grad)):
             return True
         leaf = self.leaf
+        if not leaf.momentum.dtype == leaf.stats.dtype == self.state_dtype or not (
+            leaf.momentum.is_contiguous() and leaf.stats.is_contiguous()
+        ):
+            return True
         if self.placements is not None:
             local = local_of(self.param) is leaf.param and local_of(momentum) is leaf.momentum and local_of(stats) is leaf.stats
             if not local or self.param.placements != self.placements:  # type: ignore[attr-defined]  # a DTensor
@@ -85,6 +91,7 @@ class Columns:
         self._states = {name: [member.state[i] for member in self._members] for i, name in enumerate((MOMENTUM, STATS, COUNT))}
         self._signatures = {name: [getattr(member.signature, name) for member in self._members] for name in Signature._fields}
         self._devices = self._indices(self._params)
+        self._dtypes = [member.state_dtype for member in self._members]
 
     @staticmethod
     def _indices(tensors: Sequence[torch.Tensor]) -> list[int]:
@@ -110,21 +117,34 @@ class Columns:
             and list(map(_SHAPE, params)) == known["shape"]
             and list(map(_DTYPE, grads)) == known["grad_dtype"]
             and list(map(_LAYOUT, grads)) == known["grad_layout"]
+            and list(map(type, grads)) == known["grad_type"]
+            and list(map(_DTYPE, state[MOMENTUM])) == list(map(_DTYPE, state[STATS])) == self._dtypes
+            and all(map(torch.Tensor.is_contiguous, [*state[MOMENTUM], *state[STATS]]))
             and self._indices(params) == self._indices(state[MOMENTUM]) == self._indices(state[STATS]) == self._devices
         )
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counters of one launch group on its device: columns that fell back since it was planned (n,), the last sums of u^2, a^2 (n, 2)."""
+    """Counters of one launch group on its device, float64 (n, 2) each.
 
-    fallen: torch.Tensor
+    Attributes:
+        counts: columns that fell back, and steps, since the group was planned.
+        sums: of u^2 and a^2 in each tensor's last step.
+    """
+
+    counts: torch.Tensor
     sums: torch.Tensor
 
     @classmethod
     def zeros(cls, tensors: int, device: torch.device) -> Tally:
         """Nothing counted yet."""
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((tensors,), (tensors, 2))))
+        return cls(*(torch.zeros((tensors, 2), dtype=torch.float64, device=device) for _ in range(2)))
+
+    def add(self, counted: torch.Tensor, sums: torch.Tensor) -> None:
+        """Count a step; a tensor that was skipped or had no gradient keeps its sums."""
+        self.counts.add_(counted)
+        self.sums.copy_(torch.where(counted[:, 1:] > 0, sums, self.sums))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +177,12 @@ class LaunchGroup:
         pairs = [(member.param, member.param.grad) for member in self.members]
         return [None if grad is None else local_grad(param, grad) for param, grad in pairs]
 
+    def written(self) -> list[torch.Tensor]:
+        """What a step writes, for autograd: parameters with a gradient, and the local parts of sharded ones."""
+        stepped = [member for member in self.members if member.param.grad is not None]
+        params = [member.param for member in stepped]
+        return params if self.members[0].placements is None else [*params, *(member.leaf.param for member in stepped)]
+
     def reads(self, lr: torch.Tensor) -> bool:
         """Whether the launches read this step size where it lies, so that the host need not."""
         return self.capturable is not None and lr.dtype is torch.float32 and lr.device == self.device
@@ -172,7 +198,7 @@ class LaunchGroup:
 
     def run(self, grads: Sequence[torch.Tensor | None], hyper: Hyper, grad_scale: torch.Tensor | None, skip: torch.Tensor | None) -> None:
         """The phases of a bound step, with what sharded tensors exchange between them."""
-        stepper, neighbours = self.stepper, self.neighbours
+        stepper, neighbours, sums = self.stepper, self.neighbours, None
         stepper.signal(grad_scale, skip)
         if neighbours is None:
             step(stepper)
@@ -183,12 +209,11 @@ class LaunchGroup:
             if hyper.graft == "none":
                 stepper.norms()
             else:
-                stepper.take_sums(neighbours.reduce(stepper.sums()))
+                sums = neighbours.reduce(stepper.sums())
+                stepper.take_sums(sums)
             stepper.update()
         if self.tally is not None:
-            sums = stepper.sums()
-            self.tally.fallen.add_(stepper.fallen())
-            self.tally.sums.copy_(sums if neighbours is None else neighbours.reduce(sums))
+            self.tally.add(stepper.counted(), stepper.sums() if sums is None else sums)
 
     def warm_up(self, hyper: Hyper) -> None:
         """Compile and load whatever a step launches: one step in which no tensor takes part. No collective, no value changes."""

@@ -20,10 +20,10 @@ States = MutableMapping[torch.Tensor, dict[str, Any]]
 
 
 class Launches:
-    """Settings and plans by parameter group; `fallen` holds what was counted under plans that were replaced."""
+    """Settings and plans by parameter group; `counts` holds what was counted under plans that were replaced (`groups.Tally`)."""
 
     def __init__(self) -> None:
-        self.fallen: dict[torch.Tensor, torch.Tensor] = {}
+        self.counts: dict[torch.Tensor, torch.Tensor] = {}
         self._plans: dict[int, GroupPlan] = {}
         self._settings: dict[int, Settings] = {}
 
@@ -41,9 +41,19 @@ class Launches:
         """The group's launch groups as they are; none before it was planned."""
         return self._plans[index].launches if index in self._plans else []
 
-    def all(self, groups: int | None = None) -> list[LaunchGroup]:
-        """All launch groups, of the first `groups` parameter groups only where given."""
-        return [launch for index in sorted(self._plans) if groups is None or index < groups for launch in self._plans[index].launches]
+    def all(self) -> list[LaunchGroup]:
+        """All launch groups."""
+        return [launch for index in sorted(self._plans) for launch in self._plans[index].launches]
+
+    def drop_beyond(self, groups: Groups) -> None:
+        """Let go of plans and counts of parameter groups that are no longer there."""
+        gone = [index for index in self._plans if index >= len(groups)]
+        if gone:
+            for index in gone:
+                del self._plans[index]
+                self._settings.pop(index, None)
+            present = {param for group in groups for param in group["params"]}
+            self.counts = {param: counts for param, counts in self.counts.items() if param in present}
 
     def ready(self, index: int, groups: Groups, states: States, *, capturing: bool) -> list[LaunchGroup]:
         """A group's launch groups, planned anew when a tensor joined or changed, or a setting that the plan rests on.
@@ -55,8 +65,9 @@ class Launches:
         hyper = self.settings(index, group).hyper
         position = sum(len(other["params"]) for other in groups[:index])  # seeds follow it
         coupled = hyper.weight_decay != 0 and not hyper.decoupled_weight_decay  # gradients are read in another type then
-        # Tuned entries hold for a number of threads.
-        key = (torch.get_num_threads(), position, coupled, *(group[name] for name in PLANNED))
+        on_host = bool(group["params"]) and group["params"][0].device.type == "cpu"
+        threads = torch.get_num_threads() if on_host else 0  # for which tuned entries of the host hold
+        key = (threads, position, coupled, *(group[name] for name in PLANNED))
         known = self._plans.get(index)
         if known and known.covers(key, group["params"], states):
             return known.launches
@@ -68,16 +79,17 @@ class Launches:
             if state := states.get(param):
                 follow_device(param, state)
                 fit_band(param, state, hyper.band)
-        self._keep_counts(self.known(index))
-        known = self._plans[index] = GroupPlan(key, tuple(group["params"]), plan_group(states, group, hyper, _seeds(groups)))
-        return known.launches
+        launches = plan_group(states, group, hyper, _seeds(groups))
+        self._keep_counts(self.known(index))  # only now: where planning fails the old plan goes on counting
+        self._plans[index] = GroupPlan(key, tuple(group["params"]), launches)
+        return launches
 
     def _keep_counts(self, launches: Sequence[LaunchGroup]) -> None:
         """Note what launch groups counted that are about to be replaced."""
         for launch in launches:
             if launch.tally is not None:
-                for member, fallen in zip(launch.members, launch.tally.fallen, strict=True):
-                    self.fallen[member.param] = self.fallen[member.param] + fallen if member.param in self.fallen else fallen
+                for member, counts in zip(launch.members, launch.tally.counts, strict=True):
+                    self.counts[member.param] = self.counts[member.param] + counts if member.param in self.counts else counts
 
 
 def make_states(params: Sequence[torch.Tensor], group: dict[str, Any], states: States) -> None:

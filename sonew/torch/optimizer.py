@@ -19,7 +19,7 @@ from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
 from sonew.torch.settings import built_in, check_group, fill_gamma
 from sonew.torch.signals import Signals, Skips, check_total_norm, gather_signals
-from sonew.torch.state import KEPT, LAYOUT_VERSION, check_versions, restore_types
+from sonew.torch.state import KEPT, LAYOUT_VERSION, loading
 
 __all__ = ["SONew"]
 
@@ -183,29 +183,17 @@ class SONew(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the state keeps the type it was saved in, also beside bfloat16 parameters.
 
-        Settings come from the state dict, as with torch's optimizers, but for how this optimizer steps: `band`, `backend`, `tuning`
-        and `capturable` stay as they are here. A state of another band is fitted: rows of `stats` beyond the band are dropped, rows that
-        are missing start at zero, so that new couplings grow in as the old averages fade.
+        Settings come from the state dict, as with torch's optimizers, but for how this optimizer steps: `band`, `backend`, `tuning`,
+        `capturable`, `skip_nonfinite` and `counters` stay as they are here. A state of another band is fitted: rows of `stats` beyond
+        the band are dropped, rows that are missing start at zero, so that new couplings grow in as the old averages fade.
 
         Raises:
             InvalidConfigError: a state of a later layout, or one that is not what its tensor needs (raised by the next step).
+            SonewError: this torch loads otherwise than sonew expects.
             ValueError: groups of other sizes, in torch's words.
         """
         own = [{name: group[name] for name in KEPT} for group in self.param_groups]
-        final: dict[str, Any] = state_dict
-
-        def keep(_optimizer: torch.optim.Optimizer, loaded: dict[str, Any]) -> None:
-            nonlocal final
-            final = loaded
-            check_versions(loaded["param_groups"])
-
-        def restore(_optimizer: torch.optim.Optimizer) -> None:
-            for group, kept in zip(self.param_groups, own, strict=True):
-                group.update(kept)
-            restore_types(self, final)
-
-        # The first comes last and sees what users' hooks made of the dict; the second comes first, before users' hooks see the state.
-        with self.register_load_state_dict_pre_hook(keep), self.register_load_state_dict_post_hook(restore, prepend=True):
+        with loading(self, own):
             super().load_state_dict(state_dict)
         self._launches.forget()
 
@@ -240,6 +228,7 @@ class SONew(torch.optim.Optimizer):
     def _take_step(self, total_norm: torch.Tensor | None, grad_scale: torch.Tensor | None, found_inf: torch.Tensor | None) -> None:
         """One step with the gradients that the parameters hold; compiled graphs call it when they run."""
         capturing = is_capturing()
+        self._launches.drop_beyond(self.param_groups)
         ready = [
             (index, group, settings, launch)
             for index, group in enumerate(self.param_groups)
@@ -258,14 +247,14 @@ class SONew(torch.optim.Optimizer):
             else:
                 launch.step(settings.hyper, signals, capturable=group["capturable"])
             # compiled backends write through addresses: tell autograd, which otherwise trusts graphs that saved the old values
-            torch.autograd.graph.increment_version([member.leaf.param for member in launch.members if member.param.grad is not None])
+            torch.autograd.graph.increment_version(launch.written())
 
     @torch.no_grad()
     def prepare(self) -> list[Plan]:
         """Make everything that the first step would make, for every parameter that requires a gradient: state, plans, compiled code.
 
         Parameters, counts and averages keep their values. Call it before timing a first step, or before the eager step that precedes a
-        capture. A parameter that never gets a gradient keeps a state of zeros.
+        capture; with sharded parameters in every process. A parameter that never gets a gradient keeps a state of zeros.
 
         Returns:
             The plans, one per launch group.
@@ -299,7 +288,7 @@ class SONew(torch.optim.Optimizer):
 
     def plans(self) -> list[Plan]:
         """The plans in use, one per launch group: backend, configuration, and where it comes from. Empty before the first step."""
-        return [launch.plan for launch in self._launches.all(len(self.param_groups))]
+        return [launch.plan for launch in self._launches.all()]
 
     def explain(self) -> str:
         """One line per launch group: its tensors, backend, configuration, and where that comes from."""
@@ -314,7 +303,7 @@ class SONew(torch.optim.Optimizer):
 
         The host waits for the devices. The counters start with the optimizer and are in no checkpoint.
         """
-        return reports.read_counters(self.param_groups, self.state, self._launches.all(), self._launches.fallen, self._skips.total())
+        return reports.read_counters(self.param_groups, self.state, self._launches.all(), self._launches.counts, self._skips.total())
 
     def _forget(self) -> None:
         """Plan anew; captures and counts stay, so that a load leaves graphs the memory that they read."""
@@ -338,6 +327,7 @@ class SONew(torch.optim.Optimizer):
         if not watched and grad_scale is None and found_inf is None and total_norm is None:
             return Signals()
         groups = {launch.neighbours.group: None for _, launch in ready if launch.neighbours}
-        signals = gather_signals(grad_scale, found_inf, total_norm, guarded if watched else None, groups)
-        self._skips.count(signals)
+        device = ready[0][1].device if ready else torch.device("cpu")
+        signals = gather_signals(grad_scale, found_inf, total_norm, guarded if watched else None, groups, device)
+        self._skips.count(signals, capturing=is_capturing())
         return signals

@@ -13,12 +13,13 @@ import torch
 
 from sonew.backends.table import Leaf, direction_elements
 from sonew.config import Hyper, Problem
-from sonew.dispatch import CapturableStepGroup, load_step_group, make_plan, split_launch_groups
+from sonew.dispatch import CapturableStepGroup, load_step_group, make_plan, requested_backend, split_launch_groups
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
+from sonew.layout import COUNT, MOMENTUM, STATS, BufferSpec, state_layout
+from sonew.sharding import Piece
 from sonew.torch.agreement import agree, in_turn
 from sonew.torch.groups import LaunchGroup, Member, Signature, States, Tally
-from sonew.torch.shards import Layout, Neighbours, check_not_flat, is_dtensor, layout_of, local_of
+from sonew.torch.shards import Layout, Neighbours, check_not_flat, is_cut_like, is_dtensor, layout_of, local_of
 
 PARAM_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -44,6 +45,12 @@ def check_param(param: torch.Tensor) -> None:
 def check_grad(param: torch.Tensor) -> None:
     """Refuse a gradient that cannot be read, with UnsupportedProblemError."""
     grad = param.grad
+    if grad is not None and is_dtensor(grad) != is_dtensor(param):
+        kinds = type(param.data).__name__, type(grad).__name__
+        msg = (
+            f"a parameter of type {kinds[0]} has a gradient of type {kinds[1]}: both or neither must be DTensors. Distribute the gradient."
+        )
+        raise UnsupportedProblemError(msg)
     if grad is not None and grad.layout != torch.strided:
         msg = f"SONew does not support sparse gradients, got layout {grad.layout}. Use sparse=False in the embedding."
         raise UnsupportedProblemError(msg)
@@ -115,9 +122,8 @@ def _plan_launch(
     problem = _problem(tensors, device, group, hyper)
     counted = group["counters"]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # the plan is for this GPU, not for the current one
-        plan = agree(
-            problem, group["backend"], group["tuning"], lambda: make_plan(problem, backend=group["backend"], tuning=group["tuning"])
-        )
+        request = requested_backend(group["backend"])
+        plan = agree(problem, request, group["tuning"], lambda: make_plan(problem, backend=request, tuning=group["tuning"]))
         stepper = load_step_group(plan)(leaves, plan, direction=buffer, counted=counted)
         layouts = [tensor.layout for tensor in tensors]
         launch = LaunchGroup(
@@ -150,16 +156,25 @@ def _problem(tensors: Sequence[_Tensor], device: torch.device, group: Mapping[st
     )
 
 
+def _is_sound(held: object, spec: BufferSpec, param: torch.Tensor, piece: Piece | None) -> bool:
+    """Whether kernels may trust a state buffer: cut like the parameter into `piece`, or, where that is None, whole on every rank."""
+    if not isinstance(held, torch.Tensor) or tuple(held.shape) != spec.shape or held.dtype is not getattr(torch, spec.dtype):
+        return False
+    here, size = local_of(held), math.prod(spec.shape)
+    if piece is not None:
+        if not is_cut_like(held, param):
+            return False
+        size = math.prod(spec.shape[: len(spec.shape) - param.ndim]) * piece.length
+    return here.numel() == size and here.device == local_of(param).device and here.is_contiguous()
+
+
 def _member(states: States, tensor: _Tensor, group: Mapping[str, Any], hyper: Hyper, seed: int) -> Member:
     """A tensor with its state, which is checked: kernels trust its shapes and types."""
     param, piece = tensor.param, tensor.layout.piece
     state, shape, local = states[param], tuple(param.shape), local_of(param)
     for name, spec in state_layout(shape, hyper.band, group["state_dtype"]).items():
         held = state.get(name)
-        whole = isinstance(held, torch.Tensor) and tuple(held.shape) == spec.shape and held.dtype is getattr(torch, spec.dtype)
-        here = local_of(held) if whole else None  # type: ignore[arg-type]  # `whole` says that it is a tensor
-        size = math.prod(spec.shape[: len(spec.shape) - len(shape)]) * piece.length if name != COUNT else 1
-        if here is None or here.numel() != size or here.device != local.device or not here.is_contiguous():
+        if not _is_sound(held, spec, param, None if name == COUNT else piece):
             found = f"{held.dtype} of shape {tuple(held.shape)} on {held.device}" if isinstance(held, torch.Tensor) else repr(held)
             sharded = ", sharded like it," if is_dtensor(param) and name != COUNT else ""
             msg = (
@@ -170,4 +185,4 @@ def _member(states: States, tensor: _Tensor, group: Mapping[str, Any], hyper: Hy
     momentum, stats, count = state[MOMENTUM], state[STATS], state[COUNT]
     leaf = Leaf(local, local_of(momentum), local_of(stats), count, piece.chain, seed, piece.start, piece.total)
     placements = tuple(param.placements) if is_dtensor(param) else None  # type: ignore[attr-defined]  # a DTensor
-    return Member(param, (momentum, stats, count), leaf, tensor.signature, placements)
+    return Member(param, (momentum, stats, count), leaf, tensor.signature, leaf.momentum.dtype, placements)

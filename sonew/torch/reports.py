@@ -38,7 +38,7 @@ class MemoryReport:
         parameters: elements of the parameters that have state, as far as they lie here.
         state: momentum, stats and counts.
         direction: the scratch between the two passes of a step, shared by the launch groups of a class.
-        tables: address tables, tile maps, border records, partial norms.
+        tables: address tables, tile maps, border records, partial norms, tables of captures.
         staging: contiguous copies of strided parameters and gradients.
         exchange: what sharded tensors send and receive.
     """
@@ -87,8 +87,10 @@ class TensorCounters:
         shape: its shape.
         steps: steps it has taken.
         columns: its columns, one per element, as far as they lie here.
-        fallen: columns that fell back, over all steps since the optimizer was made; fallen / (columns steps) is their share.
-        direction: |u| of the last step before grafting. grafted: the norm of what was stepped, before lr and decay.
+        counted: steps counted since this optimizer was made or loaded from a copy. fallen: columns that fell back in them;
+            fallen / (columns counted) is their share.
+        direction: |u| of the last step before grafting, of the whole tensor (of the part that lies here, with graft "none"). grafted: the
+            norm of what was stepped, before lr and decay.
     """
 
     group: int
@@ -96,6 +98,7 @@ class TensorCounters:
     shape: tuple[int, ...]
     steps: int
     columns: int
+    counted: int
     fallen: int
     direction: float
     grafted: float
@@ -112,7 +115,7 @@ class Counters:
         """One line per parameter."""
         lines = [f"{self.skipped} steps skipped"]
         for t in self.tensors:
-            share = t.fallen / (t.columns * t.steps) if t.columns * t.steps else 0.0
+            share = t.fallen / (t.columns * t.counted) if t.columns * t.counted else 0.0
             lines.append(f"group {t.group}, parameter {t.position} {t.shape}: {share:.2%} of columns fell back, |u| {t.direction:.3g}")
         return "\n".join(lines)
 
@@ -128,7 +131,7 @@ def read_counters(
 
     Args:
         groups, states: the optimizer's.
-        launches: those in use. earlier: columns that fell back under plans that were replaced.
+        launches: those in use. earlier: what was counted under plans that were replaced.
         skipped: steps that were skipped.
     """
     places = {param: (index, at) for index, group in enumerate(groups) for at, param in enumerate(group["params"])}
@@ -136,11 +139,11 @@ def read_counters(
     for launch in launches:
         if launch.tally is None:
             continue
-        fallen, sums = launch.tally.fallen.tolist(), launch.tally.sums.sqrt().tolist()
+        counts, sums = launch.tally.counts, launch.tally.sums.sqrt().tolist()
         for i, member in enumerate(launch.members):
             if (place := places.get(member.param)) is None:
                 continue
-            before = int(earlier[member.param].item()) if member.param in earlier else 0
+            fallen, counted = (counts[i] + earlier.get(member.param, torch.zeros_like(counts[i]))).tolist()
             own, wanted = sums[i]
             grafted = own if groups[place[0]]["graft"] == "none" else (wanted if own else 0.0)
             read.append(
@@ -150,7 +153,8 @@ def read_counters(
                     shape=tuple(member.param.shape),
                     steps=int(states[member.param][COUNT].item()),
                     columns=member.leaf.param.numel(),
-                    fallen=before + int(fallen[i]),
+                    counted=int(counted),
+                    fallen=int(fallen),
                     direction=own,
                     grafted=grafted,
                 )

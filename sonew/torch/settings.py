@@ -29,7 +29,8 @@ SWITCHES: Final = {
     "skip_nonfinite": "Pass True to skip steps whose gradients are not finite.",
     "counters": "Pass True to count columns that fall back.",
 }
-OPTIONS: Final = (*IMPLEMENTATIONS, *SWITCHES, "seed")
+TYPES: Final = {"state_dtype": STATE_DTYPES, "direction_dtype": DIRECTION_DTYPES}
+OPTIONS: Final = (*IMPLEMENTATIONS, *SWITCHES, *TYPES, "seed")
 
 
 def _same(one: object, other: object) -> bool:
@@ -50,6 +51,10 @@ def _check_options(group: Mapping[str, Any]) -> None:
     for name, fix in SWITCHES.items():
         if not isinstance(group[name], bool):
             msg = f"{name}={group[name]!r} is not allowed: it must be True or False. {fix}"
+            raise InvalidConfigError(msg)
+    for name, allowed in TYPES.items():
+        if group[name] not in allowed:
+            msg = f"{name}={group[name]!r} is not one of {list(allowed)}. Use 'float32'."
             raise InvalidConfigError(msg)
     for name, (allowed_values, fix) in IMPLEMENTATIONS.items():
         if not any(group[name] is value for value in allowed_values):
@@ -135,16 +140,13 @@ def check_group(group: dict[str, Any]) -> None:
         InvalidConfigError: a setting outside its range.
         UnsupportedProblemError: a parameter that cannot be stepped.
     """
+    for name in TYPES:
+        group[name] = dtype_name(group[name])
     settings = Settings.of(group if group["gamma"] is not None else {**group, "gamma": 0.0})
     if settings.lr is not None and settings.lr.device.type == "cpu":
         settings.read()
     group["betas"] = tuple(group["betas"])
     check_request(group["backend"], group["tuning"])
-    for name, allowed in (("state_dtype", STATE_DTYPES), ("direction_dtype", DIRECTION_DTYPES)):
-        group[name] = dtype_name(group[name])
-        if group[name] not in allowed:
-            msg = f"{name}={group[name]!r} is not one of {list(allowed)}. Use torch.float32."
-            raise InvalidConfigError(msg)
     fill_gamma(group)
     if len(set(group["params"])) < len(group["params"]):
         msg = "some parameters appear more than once in a parameter group, and would be stepped twice at once: pass each tensor once."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import product
 from typing import Any, Final
 
 import torch
@@ -29,10 +29,13 @@ def is_dtensor(tensor: torch.Tensor) -> bool:
 
 
 def local_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a DTensor that lies here, any other tensor itself. Within `torch.no_grad`."""
+    """The part of a DTensor that lies here, always the same tensor; any other tensor itself. Within `torch.no_grad`."""
     if not is_dtensor(tensor):
         return tensor
-    local: torch.Tensor = tensor.to_local()  # type: ignore[attr-defined]  # a DTensor
+    if torch.compiler.is_compiling():
+        traced: torch.Tensor = tensor.to_local()  # type: ignore[attr-defined]  # a DTensor
+        return traced
+    local: torch.Tensor = tensor._local_tensor  # type: ignore[attr-defined]  # noqa: SLF001  # `to_local` of a Parameter is a new view each time
     return local.wait() if hasattr(local, "wait") else local  # of a collective that may be under way
 
 
@@ -139,10 +142,19 @@ def zeros_state(param: torch.Tensor, spec: BufferSpec) -> torch.Tensor:
     local, more = local_of(param), len(spec.shape) - param.ndim
     zeros = torch.zeros((*spec.shape[:more], *local.shape), dtype=dtype, device=local.device)
     placements = [_shifted(placement, more, param.ndim) for placement in param.placements]  # type: ignore[attr-defined]  # a DTensor
-    shape, mesh = torch.Size(spec.shape), param.device_mesh  # type: ignore[attr-defined]  # a DTensor
-    stride = torch.empty(shape, device="meta").stride()
-    state: torch.Tensor = tensor.DTensor.from_local(zeros, mesh, placements, run_check=False, shape=shape, stride=stride)
+    shape = torch.Size(spec.shape)
+    meta = tensor._dtensor_spec.TensorMeta(shape, torch.empty(shape, device="meta").stride(), dtype)  # noqa: SLF001  # no public way
+    cut = tensor._dtensor_spec.DTensorSpec(param.device_mesh, tuple(placements), tensor_meta=meta)  # type: ignore[attr-defined]  # noqa: SLF001
+    state: torch.Tensor = tensor.DTensor(zeros, cut, requires_grad=False)  # `from_local` would move offloaded state to the mesh's devices
     return state
+
+
+def is_cut_like(state: torch.Tensor, param: torch.Tensor) -> bool:
+    """Whether a state buffer is cut as `zeros_state` would cut it, on the same mesh."""
+    if not (is_dtensor(param) and state.ndim >= param.ndim and is_dtensor(state)):
+        return not is_dtensor(state)
+    wanted = tuple(_shifted(placement, state.ndim - param.ndim, param.ndim) for placement in param.placements)  # type: ignore[attr-defined]  # DTensors
+    return state.device_mesh == param.device_mesh and tuple(state.placements) == wanted  # type: ignore[attr-defined]  # DTensors
 
 
 def _shifted(placement: Any, more: int, ndim: int) -> Any:  # noqa: ANN401  # torch's placements, which are not loaded for plain tensors
@@ -160,14 +172,18 @@ def process_group(mesh: Mesh, dims: tuple[int, ...]) -> dist.ProcessGroup:
     if len(dims) == 1:
         group: dist.ProcessGroup = mesh.get_group(dims[0])
         return group
-    return _group_of(dist.group.WORLD, tuple(sorted(rank for _, rank in _members(mesh, dims))))
+    return _group_of(tuple(sorted(rank for _, rank in _members(mesh, dims))))
 
 
-@cache
-def _group_of(_world: dist.ProcessGroup | None, ranks: tuple[int, ...]) -> dist.ProcessGroup:
+_made: Final[dict[tuple[int, ...], tuple[Any, dist.ProcessGroup]]] = {}
+
+
+def _group_of(ranks: tuple[int, ...]) -> dist.ProcessGroup:
     """A group of its own, made once in the life of the default group."""
-    made: dist.ProcessGroup = dist.new_group(list(ranks), use_local_synchronization=True)
-    return made
+    world = dist.group.WORLD
+    if ranks not in _made or _made[ranks][0] is not world:
+        _made[ranks] = world, dist.new_group(list(ranks), use_local_synchronization=True)
+    return _made[ranks][1]
 
 
 def _members(mesh: Mesh, dims: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
@@ -175,7 +191,7 @@ def _members(mesh: Mesh, dims: Sequence[int]) -> list[tuple[tuple[int, ...], int
     own = mesh.get_coordinate()
     view = mesh.mesh[tuple(slice(None) if i in dims else own[i] for i in range(mesh.mesh.ndim))]
     members = []
-    for position in torch.cartesian_prod(*(torch.arange(mesh.shape[i]) for i in dims)).reshape(-1, len(dims)).tolist():
+    for position in product(*(range(mesh.shape[i]) for i in dims)):
         coordinate = list(own)
         for i, at in zip(dims, position, strict=True):
             coordinate[i] = at
@@ -208,18 +224,25 @@ class Neighbours:
         self._sent, self._received = (torch.zeros(sum(sizes), dtype=dtype, device=device) for sizes in self._sizes)
         outgoing = self._blocks(self._sent, [t.count for t in exchange.sends], rows)
         incoming = self._blocks(self._received, [t.count for t in exchange.receives], rows)
-        self._state_to, self._state_from, self._grads_to = [], [], []
+        self._state_to, self._grads_to = [], []
+        self._sent_state = [(leaves[t.tensor], slice(t.local, t.local + t.count)) for t in exchange.sends]
+        self._state_from, self._state_at = self._state_views(), self._addresses()
         for block, t in zip(outgoing, exchange.sends, strict=True):
             own = slice(t.local, t.local + t.count)
-            leaf = leaves[t.tensor]
             self._state_to += [block[0], block[1:-1]]
-            self._state_from += [leaf.momentum.view(-1)[own], leaf.stats.view(band + 1, -1)[:, own]]
             self._grads_to.append((block[-1], t.tensor, own))
         self._halos_to, self._halos_from = [], []
         for block, t in zip(incoming, exchange.receives, strict=True):
             state, grads = stepper.halo(t.tensor, t.side)
             self._halos_to += [state[:, t.offset : t.offset + t.count], grads[t.offset : t.offset + t.count]]
             self._halos_from += [block[:-1], block[-1]]
+
+    def _state_views(self) -> list[torch.Tensor]:
+        pairs = [(leaf.momentum.view(-1)[own], leaf.stats.view(len(leaf.stats), -1)[:, own]) for leaf, own in self._sent_state]
+        return [view for pair in pairs for view in pair]
+
+    def _addresses(self) -> list[int]:
+        return [tensor.data_ptr() for leaf, _ in self._sent_state for tensor in (leaf.momentum, leaf.stats)]
 
     @staticmethod
     def _blocks(buffer: torch.Tensor, counts: Sequence[int], rows: int) -> list[torch.Tensor]:
@@ -235,6 +258,8 @@ class Neighbours:
         """Fill the stepper's halos with the old state and the gradients of this step that lie elsewhere: one collective."""
         if not self._crossed:
             return
+        if (now := self._addresses()) != self._state_at:  # storage can move under the same tensor
+            self._state_from, self._state_at = self._state_views(), now
         there = [(to, grads[tensor], own) for to, tensor, own in self._grads_to]
         present = [(to, grad.reshape(-1)[own]) for to, grad, own in there if grad is not None]
         targets, sources = [*self._state_to, *(to for to, _ in present)], [*self._state_from, *(source for _, source in present)]

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import get_total_norm
 
-from sonew.errors import InvalidConfigError
-from sonew.torch.shards import local_of
+from sonew.errors import CaptureError, InvalidConfigError
+from sonew.torch.shards import is_dtensor, local_of
 
 
 @dataclass(slots=True)
@@ -40,10 +40,17 @@ class Skips:
     def __init__(self) -> None:
         self._counts: dict[torch.device, torch.Tensor] = {}
 
-    def count(self, signals: Signals) -> None:
-        """Count a step."""
+    def count(self, signals: Signals, *, capturing: bool) -> None:
+        """Count a step.
+
+        Raises:
+            CaptureError: the counter would have to be made while a step is captured, and every replay would start it anew.
+        """
         if signals.skip is not None:
             device = signals.skip.device
+            if device not in self._counts and capturing:
+                msg = "the step cannot be captured: nothing has counted skips yet. Take one eager step with the same signals first."
+                raise CaptureError(msg)
             if device not in self._counts:
                 self._counts[device] = torch.zeros((), dtype=torch.int64, device=device)
             self._counts[device].add_(signals.skip != 0)
@@ -53,14 +60,14 @@ class Skips:
         return int(sum(count.item() for count in self._counts.values()))
 
 
-def nonfinite(grads: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Whether any element is NaN or infinite: bool, one element, on the first gradient's device; reads every gradient once.
+def nonfinite(grads: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Whether any element is NaN or infinite: bool, one element, on `device` where there is no element; reads every gradient once.
 
     Squares are not formed, so large finite gradients are finite.
     """
     filled = [grad for grad in grads if grad.numel()]
     if not filled:
-        return torch.zeros((), dtype=torch.bool, device=grads[0].device if grads else None)
+        return torch.zeros((), dtype=torch.bool, device=device)
     return get_total_norm(filled, float("inf")).isfinite().logical_not()  # NaN where there is one, else the largest |g|, exactly
 
 
@@ -79,6 +86,7 @@ def gather_signals(
     total_norm: torch.Tensor | None,
     guarded: Sequence[torch.Tensor] | None,
     groups: Iterable[dist.ProcessGroup],
+    device: torch.device,
 ) -> Signals:
     """One step's signals.
 
@@ -87,18 +95,18 @@ def gather_signals(
         total_norm: the gradients' norm as `clip_grad_norm_` returns it; one that is not finite skips the step.
         guarded: local gradients to be looked through, None: they are not.
         groups: processes that must decide alike, because they hold parts of the same tensors.
+        device: where that is decided.
     """
     flags = []
     if found_inf is not None:
         flags.append(local_of(found_inf) != 0)
     if total_norm is not None:
-        whole = total_norm.full_tensor() if hasattr(total_norm, "full_tensor") else total_norm  # under FSDP2 a partial sum per rank
+        whole = total_norm.full_tensor() if is_dtensor(total_norm) else total_norm  # type: ignore[attr-defined]  # under FSDP2 a partial sum per rank
         flags.append(whole.isfinite().logical_not())
     if guarded is not None:
-        flags.append(nonfinite(guarded))
+        flags.append(nonfinite(guarded, device))
     if not flags:
         return Signals(grad_scale)
-    device = flags[-1].device
     skip = torch.stack([flag.reshape(()).to(device) for flag in flags]).any().to(torch.float32)
     for group in groups:
         dist.all_reduce(skip, op=dist.ReduceOp.MAX, group=group)

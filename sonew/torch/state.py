@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -12,7 +13,7 @@ from sonew.layout import COUNT, STATS, state_layout
 from sonew.torch.shards import is_dtensor, local_of, zeros_state
 
 LAYOUT_VERSION: Final = 1
-KEPT: Final = ("band", "backend", "tuning", "capturable")  # a checkpoint does not choose them
+KEPT: Final = ("band", "backend", "tuning", "capturable", "skip_nonfinite", "counters")  # a checkpoint does not choose them
 
 
 def fresh_state(param: torch.Tensor, band: int, state_dtype: str) -> dict[str, torch.Tensor]:
@@ -62,12 +63,40 @@ def check_versions(groups: Sequence[Mapping[str, Any]]) -> None:
             raise InvalidConfigError(msg)
 
 
-def restore_types(optimizer: torch.optim.Optimizer, loaded: Mapping[str, Any]) -> None:
-    """Put back the values of a loaded state dict as they were saved: torch casts floating state to the parameter's type.
+@contextmanager
+def loading(optimizer: torch.optim.Optimizer, own: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Around torch's `load_state_dict`: afterwards groups hold their `own` settings, and state the type it was saved in.
+
+    torch casts floating state to the parameter's type. Its hooks are the way around: one comes last before the load and sees what users'
+    hooks made of the dict, one comes first after it, before users' hooks see the state.
 
     Raises:
-        SonewError: state has another type than the checkpoint afterwards, because torch's internals moved.
+        InvalidConfigError: a layout that this package does not know.
+        SonewError: torch did not call the hooks.
     """
+    found: list[Mapping[str, Any]] = []
+    restored: list[bool] = []
+
+    def keep(_optimizer: torch.optim.Optimizer, loaded: dict[str, Any]) -> None:
+        check_versions(loaded["param_groups"])
+        found.append(loaded)
+
+    def restore(_optimizer: torch.optim.Optimizer) -> None:
+        for group, kept in zip(optimizer.param_groups, own, strict=True):
+            group.update(kept)
+        for loaded in found:
+            _restore_types(optimizer, loaded)
+            restored.append(True)
+
+    with optimizer.register_load_state_dict_pre_hook(keep), optimizer.register_load_state_dict_post_hook(restore, prepend=True):
+        yield
+    if not restored:
+        msg = "this torch did not call the hooks of load_state_dict: state may have been cast to the parameters' type. Update sonew."
+        raise SonewError(msg)
+
+
+def _restore_types(optimizer: torch.optim.Optimizer, loaded: Mapping[str, Any]) -> None:
+    """Put back the values of a loaded state dict as they were saved: torch casts floating state to the parameter's type."""
     saved_ids = [index for group in loaded["param_groups"] for index in group["params"]]
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for index, param in zip(saved_ids, params, strict=True):
@@ -75,8 +104,3 @@ def restore_types(optimizer: torch.optim.Optimizer, loaded: Mapping[str, Any]) -
             if isinstance(value, torch.Tensor):
                 home = local_of(param).device
                 optimizer.state[param][name] = value.detach().to(home).clone(memory_format=torch.contiguous_format)
-        kept = optimizer.state.get(param, {})
-        for name, value in loaded["state"].get(index, {}).items():
-            if isinstance(value, torch.Tensor) and kept[name].dtype != value.dtype:
-                msg = f"{name} was saved as {value.dtype} and loaded as {kept[name].dtype}: this torch loads otherwise than sonew expects."
-                raise SonewError(msg)

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sonew.dispatch import make_plan
 from sonew.errors import SonewError
 from sonew.torch import SONew, planning
+from sonew.torch.shards import local_of
 from tests.distributed.ranks import cut, make_mesh, outcome
 from tests.expected import gradients, parameters
 
@@ -157,6 +158,9 @@ def refused(*, case: str) -> str:
     """The message with which a layout is refused, on every rank alike."""
     mesh = make_mesh((dist.get_world_size(),))
     cases: dict[str, Callable[[], Any]] = {
+        "whole gradient": lambda: _with(["s0"], mesh, grad=torch.ones(4, 6)),
+        "whole parameter": lambda: _with(None, mesh, grad=cut(torch.ones(4, 6), mesh, ["s0"])),
+        "state cut otherwise": lambda: _with(["s0"], mesh, momentum=cut(torch.ones(4, 6), mesh, ["s1"])),
         "shard 1": lambda: SONew([torch.nn.Parameter(cut(torch.ones(4, 6), mesh, ["s1"]))], band=1),
         "shard 1, stochastic": lambda: SONew([torch.nn.Parameter(cut(torch.ones(4, 6), mesh, ["s1"]))], band=0, state_dtype="bfloat16"),
         "fsdp1": _fsdp1,
@@ -165,9 +169,23 @@ def refused(*, case: str) -> str:
     try:
         optimizer = cases[case]()
         optimizer.prepare()
+        optimizer.step()
     except SonewError as error:
         return f"{type(error).__name__}: {error}"
     return "accepted"
+
+
+def _with(kinds: Any, mesh: Any, *, grad: torch.Tensor | None = None, momentum: torch.Tensor | None = None) -> SONew:
+    """An optimizer that took a good step, and then got another gradient or another momentum."""
+    param = torch.nn.Parameter(cut(torch.ones(4, 6), mesh, kinds) if kinds else torch.ones(4, 6))
+    optimizer = SONew([param], backend="cpu")
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    if grad is not None:
+        param.grad = grad
+    if momentum is not None:
+        optimizer.state[param]["momentum"] = momentum
+    return optimizer
 
 
 def _fsdp1(*, use_orig_params: bool = False) -> SONew:
@@ -232,3 +250,31 @@ def scaled(*, where: int) -> tuple[bool, int, bool, float]:
     same = all(np.array_equal(before[name][what], skipped[name][what]) for name in before for what in before[name])
     moved = not np.array_equal(skipped["0.weight"]["param"], after["0.weight"]["param"])
     return same, optimizer.read_counters().skipped, moved, scaler.get_scale()
+
+
+def moved() -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]], bool]:
+    """State that is offloaded and brought back under the same tensors: (steps with, steps without, whether autograd saw the steps)."""
+    mesh = make_mesh((dist.get_world_size(),))
+    full = parameters((7, 5), (9,))
+    outcomes = []
+    for move in (True, False):
+        params = [torch.nn.Parameter(cut(param.detach(), mesh, ["s0"])) for param in full]
+        optimizer = SONew(params, lr=0.1, band=2, graft="none", eps=1e-3, backend="cpu")
+        kept = []
+        for row in gradients(full, band=2)[:4]:
+            before = (params[0] * params[0]).sum()
+            for param, grad in zip(params, row, strict=True):
+                param.grad = cut(grad, mesh, ["s0"])
+                for value in optimizer.state[param].values() if move else ():
+                    local = local_of(value)
+                    kept.append(local.data)
+                    local.data = local.data.clone()
+                    kept[-1].fill_(-1)
+            optimizer.step()
+            try:
+                before.backward()
+                seen = False
+            except RuntimeError as error:
+                seen = "modified by an inplace operation" in str(error)
+        outcomes.append(outcome(optimizer, params))
+    return outcomes[0], outcomes[1], seen

@@ -103,9 +103,11 @@ def sharded_steps(
 
     for name in COLLECTIVES:
         setattr(dist, name, counted(name))
+    plans = optimizer.plans()
     try:
         optimizer.step()
     finally:
         for name, original in originals.items():
             setattr(dist, name, original)
-    return outcome(optimizer, params), {**counts, "launch groups": len(optimizer.plans())}
+    kept = all(now is before for now, before in zip(optimizer.plans(), plans, strict=True))
+    return outcome(optimizer, params), {**counts, "launch groups": len(plans), "new plans": int(not kept)}

@@ -83,6 +83,9 @@ def test_a_plan_that_fails_fails_on_all_ranks(workers: Workers) -> None:
     [
         ("shard 1", ["UnsupportedProblemError", "(4, 6)", "Shard(1)", "band=0"]),
         ("shard 1, stochastic", ["UnsupportedProblemError", "stochastic rounding", "Shard(0)"]),
+        ("whole gradient", ["UnsupportedProblemError", "DTensor has a gradient of type Tensor"]),
+        ("whole parameter", ["UnsupportedProblemError", "Tensor has a gradient of type DTensor"]),
+        ("state cut otherwise", ["InvalidConfigError", "momentum", "sharded like it"]),
         ("fsdp1", ["UnsupportedProblemError", "FSDP1", "fully_shard"]),
         ("fsdp1, original parameters", ["UnsupportedProblemError", "FSDP1", "fully_shard"]),
     ],
@@ -118,3 +121,11 @@ def test_a_full_state_dict_goes_in_and_out(workers: Workers, broadcast: bool, dt
 
 def test_an_overflow_on_one_rank_under_a_scaler(workers: Workers) -> None:
     assert workers.run("models.scaled", 2, where=1) == [(True, 1, True, 2.0**9)] * 2
+
+
+def test_state_may_move_and_autograd_sees_steps(workers: Workers) -> None:
+    for moved, stayed, seen in workers.run("models.moved", 2):
+        assert seen
+        for one, other in zip(moved, stayed, strict=True):
+            for name, value in other.items():
+                assert_close(one[name], value, "exact", context=name)

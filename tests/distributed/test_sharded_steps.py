@@ -61,6 +61,7 @@ def test_shard_0_steps_like_whole_tensors(workers: Workers, ranks: int, backend:
         assert counts["all_reduce"] == cut
         assert counts["broadcast"] == counts["all_gather_into_tensor"] == counts["reduce_scatter_tensor"] == 0
         assert counts["launch groups"] == (2 if cut else 1)
+        assert counts["new plans"] == 0
 
 
 def test_row_chains_cross_no_border(workers: Workers) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from sonew import InvalidConfigError, UnsupportedProblemError
 from sonew.torch import SONew
 from tests.expected import gradients, parameters, take_step
 
@@ -94,3 +97,67 @@ def test_another_number_of_threads_is_another_plan() -> None:
     torch.set_num_threads(torch.get_num_threads() + 1)
     take_step(optimizer, [param], [torch.ones(7)])
     assert optimizer.plans()[0] is not before
+
+
+@every_backend
+@pytest.mark.parametrize("change", [lambda x: x.to(torch.bfloat16), lambda x: torch.stack([x, x], -1)[..., 0]], ids=["type", "strides"])
+def test_state_that_became_another_kind_under_the_same_tensor_is_refused(
+    backend: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Kernels trust its type and strides: a plan made for the old ones must not be used."""
+    (param,) = parameters((6,))
+    optimizer = SONew([param], backend=backend)
+    take_step(optimizer, [param], [torch.ones(6)])
+    held = optimizer.state[param]["momentum"]
+    held.data = change(held.data)
+    with pytest.raises(InvalidConfigError, match="momentum"):
+        optimizer.step()
+
+
+@every_backend
+def test_a_default_device_is_none_of_its_business(backend: str) -> None:
+    (param,) = parameters((6,))
+    optimizer = SONew([param], backend=backend, counters=True, skip_nonfinite=True)
+    grads = [torch.ones(6) for _ in range(2)]
+    torch.set_default_device("meta")
+    try:
+        for grad in grads:
+            take_step(optimizer, [param], [grad])
+        assert optimizer.read_counters().tensors[0].counted == 2
+    finally:
+        torch.set_default_device(None)
+
+
+@every_backend
+def test_removed_groups_are_let_go(backend: str) -> None:
+    kept, removed = parameters((6,), (50,))
+    optimizer = SONew([{"params": [kept]}, {"params": [removed]}], backend=backend, counters=True)
+    take_step(optimizer, [kept, removed], [torch.ones(6), torch.ones(50)])
+    del optimizer.param_groups[1], optimizer.state[removed]
+    watched = weakref.ref(removed)
+    del removed
+    take_step(optimizer, [kept], [torch.ones(6)])
+    gc.collect()
+    assert watched() is None
+    assert len(optimizer.plans()) == 1
+
+
+def test_a_step_that_is_refused_counts_nothing() -> None:
+    """Columns are counted once, also where a plan could not be made in between."""
+    params = parameters((40,))
+    optimizer = SONew(params, gamma=0.9, counters=True)
+    rows = gradients(params, band=1)
+    for row in rows[:3]:
+        take_step(optimizer, params, row)
+    before = optimizer.read_counters().tensors[0]
+    assert before.fallen > 0
+    for _ in range(2):
+        params[0].grad = torch.ones(40).to_sparse()
+        with pytest.raises(UnsupportedProblemError, match="sparse"):
+            optimizer.step()
+    assert optimizer.read_counters().tensors[0] == before
+    torch.set_num_threads(torch.get_num_threads() + 1)  # another plan
+    take_step(optimizer, params, rows[3])
+    after = optimizer.read_counters().tensors[0]
+    assert (after.steps, after.counted) == (4, 4)
+    assert before.fallen < after.fallen <= before.fallen + 40

@@ -237,7 +237,7 @@ def signals() -> None:
         group.run()
     for one, other in zip(plain.leaves, scaled.leaves, strict=True):
         assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("param", "momentum", "stats", "count"))
-    assert scaled.stepper.fallen().tolist() == fallen
+    assert scaled.stepper.counted().tolist() == [[count, 1.0] for count in fallen]
     held = [getattr(leaf, name) for leaf in plain.leaves for name in ("param", "momentum", "stats", "count")]
     before = [tensor.clone() for tensor in held]
     plain.stepper.signal(None, torch.tensor(1.0))
