@@ -57,6 +57,13 @@ LAYERS: Final = (
         third_party=("torch",),
         frameworks=1,
     ),
+    Layer(
+        name="torch examples",
+        prefixes=("sonew.examples",),
+        below=("torch surface",),
+        third_party=("torch",),
+        frameworks=1,
+    ),
     Layer(name="jax surface", prefixes=("sonew.jax",), below=_SURFACE_BELOW, third_party=("jax", "optax"), frameworks=1),
     Layer(
         name="autotune",
