@@ -113,7 +113,7 @@ class Counters:
 
     def __str__(self) -> str:
         """One line per parameter."""
-        lines = [f"{self.skipped} steps skipped"]
+        lines = [f"{self.skipped} step{'s' * (self.skipped != 1)} skipped"]
         for t in self.tensors:
             share = t.fallen / (t.columns * t.counted) if t.columns * t.counted else 0.0
             lines.append(f"group {t.group}, parameter {t.position} {t.shape}: {share:.2%} of columns fell back, |u| {t.direction:.3g}")
