@@ -43,8 +43,9 @@ class SONew(torch.optim.Optimizer):
         decoupled_weight_decay: True: the decay is scaled by lr and joins the step, as in AdamW; False: an L2 penalty joins the gradient
             (a copy of the gradients per step).
         maximize: climb instead of descend.
-        foreach, fused, differentiable: torch's names for how a step is made. One launch serves the whole group, so fused may be None or
-            True, foreach None or False; a step is never differentiable.
+        foreach, fused, differentiable: torch's names for how a step is made. One launch serves the whole group, so foreach may be None or
+            False; a step is never differentiable. fused=False changes no launch: it tells `torch.amp.GradScaler` to unscale and to wait
+            for its verdict, as it does for torch's optimizers that are not fused, where a trainer refuses to clip otherwise.
         capturable: make every step ready to be followed by a capture in a CUDA graph.
         skip_nonfinite: leave everything as it is in a step where a gradient of this group is NaN or infinite, decided on the device: costs
             one more read of the gradients. `step(total_norm=...)` and a `GradScaler`'s found_inf do the same for free. Skips are counted
@@ -75,8 +76,6 @@ class SONew(torch.optim.Optimizer):
 
     Source: SONew, NeurIPS 2023, arXiv 2311.10085.
     """
-
-    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands its scale and found_inf over instead of waiting for them
 
     def __init__(
         self,
@@ -156,6 +155,11 @@ class SONew(torch.optim.Optimizer):
     def to_adamw(self, *, eps: float = 1e-8) -> torch.optim.Adam:
         """Hand over to a `torch.optim.AdamW` with the same groups, averages and counts; `Adam` where a group's decay is coupled."""
         return to_adamw(self, eps=eps)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler hands its scale and found_inf over instead of unscaling itself and waiting."""
+        return all(group["fused"] is not False for group in self.param_groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with settings of its own where given."""

@@ -21,7 +21,7 @@ NAMES: Final = (
 )
 IMPLEMENTATIONS: Final = {  # torch's names for how a step is made: (what is allowed, the fix)
     "foreach": ((None, False), "Use foreach=None: one launch serves the whole group already."),
-    "fused": ((None, True), 'Use fused=None, or backend="reference" for plain operations: the other backends are fused.'),
+    "fused": ((None, True, False), "Use fused=None; False leaves unscaling to torch.amp.GradScaler."),
     "differentiable": ((False,), "Use differentiable=False: nothing differentiates through a step."),
 }
 SWITCHES: Final = {

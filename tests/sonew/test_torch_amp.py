@@ -260,5 +260,25 @@ def test_an_autocast_loop_learns_alike_with_and_without_the_scaler(backend: str)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
 
 
-def test_torch_is_told_that_the_optimizer_scales() -> None:
-    assert SONew._step_supports_amp_scaling is True
+@every_backend
+def test_fused_false_leaves_unscaling_to_the_scaler(backend: str) -> None:
+    """As trainers expect that clip by themselves: gradients come unscaled, and steps that overflowed never begin."""
+    params, twins = parameters(*SHAPES), parameters(*SHAPES)
+    optimizer, plain = SONew(params, lr=0.1, fused=False, backend=backend), SONew(twins, lr=0.1, backend=backend)
+    scaler = scaler_of()
+    first, second, third = gradients(params, band=1)[:3]
+    for row, good in ((first, True), (poisoned(second, 0), False), (third, True)):
+        scaled_step(scaler, optimizer, params, row)
+        assert not hasattr(optimizer, "grad_scale")
+        if good:
+            assert all(torch.equal(param.grad, grad) for param, grad in zip(params, row, strict=True) if param.grad is not None)
+            take_step(plain, twins, row)
+        assert_same(bits(optimizer, params), bits(plain, twins))
+    assert scaler.get_scale() == 32.0
+
+
+def test_torch_is_told_who_unscales() -> None:
+    optimizer = SONew(parameters((3,)))
+    assert optimizer._step_supports_amp_scaling
+    optimizer.add_param_group({"params": parameters((3,)), "fused": False})
+    assert not optimizer._step_supports_amp_scaling

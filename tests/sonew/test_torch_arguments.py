@@ -135,7 +135,7 @@ def test_an_explicit_backend_never_falls_back(backend: str, arguments: dict[str,
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("foreach", True), ("fused", False), ("differentiable", True), ("skip_nonfinite", "yes"), ("counters", "yes"), ("seed", "x")],
+    [("foreach", True), ("fused", "yes"), ("differentiable", True), ("skip_nonfinite", "yes"), ("counters", "yes"), ("seed", "x")],
 )
 def test_options_written_later_are_checked_by_the_next_step(name: str, value: Any) -> None:
     params = parameters((3,))
