@@ -1,6 +1,7 @@
 """A CUDA graph's stand-in where there is no GPU: a capture records launches and copies and runs none, a replay runs the record.
 
-It refuses every other operation: during a capture nothing may be allocated and no value may be looked at.
+It refuses every other operation: during a capture nothing may be allocated and no value may be looked at. Where a step learns something on
+the device, a capture may compute: new tensors are made, filled anew by every replay, and still no value may be looked at.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sonew.backends import triton_torch
 from sonew.torch import SONew
 from tests.expected import gradients, parameters, take_step
+from tests.sonew.torch_bits import READERS
 
 SHAPES = ((40, 7), (33,), (0,), (9, 5), (1,))
 STRIDED = 3  # this parameter is transposed
@@ -26,18 +30,29 @@ SETTINGS: dict[str, Any] = {"backend": "triton", "tuning": "off", "eps": 1e-4, "
 
 
 class Graph(TorchDispatchMode):
-    """A record of launches and copies; `replay` runs it."""
+    """A record of launches and copies; `replay` runs it. One that `computes` records other operations too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, computes: bool = False) -> None:
         super().__init__()
+        self.computes = computes
         self.nodes: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "profiler":  # torch marks every optimizer's steps
             return func(*args, **kwargs or {})
-        assert func is torch.ops.aten.copy_.default, f"{func} during a capture"
-        self.nodes.append((func, args, kwargs or {}))
-        return args[0]
+        assert func is torch.ops.aten.copy_.default or (self.computes and func.overloadpacket not in READERS), f"{func} during a capture"
+        if func._schema.is_mutable:
+            self.nodes.append((func, args, kwargs or {}))
+            return args[0]
+        made = func(*args, **kwargs or {})
+        self.nodes.append((partial(self._make_anew, func, made), args, kwargs or {}))
+        return made
+
+    @staticmethod
+    def _make_anew(func: Any, made: Any, *args: Any, **kwargs: Any) -> None:
+        """Compute again, into the memory of the capture."""
+        for old, new in zip(tree_leaves(made), tree_leaves(func(*args, **kwargs)), strict=True):
+            old.copy_(new)
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -72,9 +87,9 @@ class World:
         return type("Kernel", (), {"__getitem__": lambda _self, grid: at(grid)})()
 
     @contextmanager
-    def capture(self) -> Iterator[Graph]:
+    def capture(self, *, computes: bool = False) -> Iterator[Graph]:
         """What the block launches is recorded and not run."""
-        self.graph = graph = Graph()
+        self.graph = graph = Graph(computes=computes)
         try:
             with graph:
                 yield graph
@@ -134,12 +149,12 @@ class Pair:
         take_step(self.eager, self.twins, row)
         assert_same(bits(self.ours, self.params), bits(self.eager, self.twins))
 
-    def capture(self, *absent: int) -> Graph:
+    def capture(self, *absent: int, computes: bool = False) -> Graph:
         """One step with gradients in the graph's memory, which changes nothing."""
         before = bits(self.ours, self.params)
         for i, (param, home) in enumerate(zip(self.params, self.homes, strict=True)):
             param.grad = None if i in absent else home
-        with self.world.capture() as graph:
+        with self.world.capture(computes=computes) as graph:
             self.ours.step()
         assert_same(bits(self.ours, self.params), before)
         return graph

@@ -13,6 +13,7 @@ from sonew import CaptureError, InvalidConfigError
 from sonew.torch import SONew
 from tests.expected import parameters, take_step
 from tests.kernels.interpreter.capture import SETTINGS, STRIDED, Graph, Pair, World, all_alive, assert_same, bits, model, rows_of
+from tests.sonew.torch_bits import skips
 
 
 @pytest.fixture
@@ -42,6 +43,29 @@ def test_replays_and_eager_steps_in_turn_give_the_bits_of_eager_steps(world: Wor
     pair.replay(other, rows[0], 1, STRIDED)
     pair.replay(graph, rows[1])
     assert [node[0] for node in graph.nodes[:1]] == [torch.ops.aten.copy_.default], "the table is uploaded first"
+
+
+def test_poisoned_steps_are_skipped_and_counted_in_a_graph(world: World) -> None:
+    """Each replay looks through the gradients of its own step, and leaves no verdict to the eager steps around it."""
+    pair = Pair(world, torch.tensor(0.5), skip_nonfinite=True, weight_decay=0.1)
+    rows = rows_of(pair.params)
+    bad = [grad.clone() for grad in rows[2]]
+    bad[1][-1] = float("nan")
+    pair.step(rows[0], stay=True)
+    graph = pair.capture(computes=True)
+    for row in (rows[1], bad, rows[3]):
+        pair.replay(graph, row)
+    pair.step(bad)
+    pair.replay(graph, bad)
+    pair.step(rows[4])
+    assert skips(pair.ours) == skips(pair.eager) == 3
+
+
+def test_a_first_skip_cannot_be_counted_in_a_graph(world: World) -> None:
+    pair = Pair(world, torch.tensor(0.5))
+    pair.step(rows_of(pair.params)[0])
+    with world.capture(computes=True), pytest.raises(CaptureError, match="nothing has counted skips yet"):
+        pair.ours.step(total_norm=torch.tensor(1.0))
 
 
 def test_a_tensor_lr_may_be_any_one_element(world: World) -> None:
