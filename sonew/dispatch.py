@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 import sonew_kernels
@@ -123,21 +124,21 @@ def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def check_request(backend: str, tuning: str) -> None:
+def check_request(backend: str, tuning: str, framework: str = "torch") -> None:
     """Refuse unknown names.
 
     Raises:
         InvalidConfigError: with the allowed names.
     """
     _choice("tuning", tuning, TUNING_MODES)
-    _choice("backend", backend, backend_names())
+    _choice("backend", backend, backend_names(framework))
 
 
-def requested_backend(backend: str) -> str:
+def requested_backend(backend: str, framework: str = "torch") -> str:
     """The backend asked for: by argument, else by SONEW_BACKEND, else "auto"."""
     if backend != "auto":
         return backend
-    return _choice("SONEW_BACKEND", os.environ.get("SONEW_BACKEND") or "auto", backend_names())
+    return _choice("SONEW_BACKEND", os.environ.get("SONEW_BACKEND") or "auto", backend_names(framework))
 
 
 def _rows(framework: str) -> tuple[BackendRow, ...]:
@@ -197,7 +198,7 @@ def explain(
 
     Args:
         problem: what is to be stepped.
-        framework: "torch".
+        framework: "torch" or "jax".
         backend: a name, or "auto"; then SONEW_BACKEND, if set, decides.
         config: an explicit configuration, instead of the stores.
         tuning: "on": user store, shipped store, analytic default; "pinned": shipped store only, so that a run does not
@@ -207,9 +208,10 @@ def explain(
         InvalidConfigError: an unknown name or a configuration outside the kernel's space.
         BackendUnavailableError: an explicit request that cannot be met.
     """
-    check_request(backend, tuning)
+    check_request(backend, tuning, framework)
     candidates = judge_backends(problem, framework=framework)
-    chosen = _choose(candidates, requested_backend(backend), problem)
+    request = requested_backend(backend, framework)
+    chosen = _choose(candidates, request, problem)
     module = import_module(next(row.module for row in _rows(framework) if row.name == chosen.backend))
     kernel: str = module.KERNEL
     key: tuned.Key | None = None
@@ -235,7 +237,7 @@ def explain(
         found = tuned.best(verdicts)
         config = found.entry.config if found else default_config(kernel, problem.band)
         provenance = _provenance(found, verdicts, problems, tuning)
-    if requested_backend(backend) == "auto":
+    if request == "auto":
         provenance += "".join(f"; {c.backend} passed over ({c.reason})" for c in _passed_over(candidates, chosen.backend, problem.device))
     plan = Plan(problem=problem, backend=chosen.backend, config=config, provenance=provenance)
     return Explanation(plan=plan, candidates=candidates, key=key, verdicts=verdicts, problems=problems)
@@ -253,16 +255,22 @@ def make_plan(
     """The plan for a problem; arguments and errors as in `explain`. Warns when a slow backend stands in for a faster one."""
     explanation = explain(problem, framework=framework, backend=backend, config=config, tuning=tuning)
     plan = explanation.plan
-    for candidate in _passed_over(explanation.candidates, plan.backend, problem.device) if requested_backend(backend) == "auto" else ():
+    for candidate in (
+        _passed_over(explanation.candidates, plan.backend, problem.device) if requested_backend(backend, framework) == "auto" else ()
+    ):
         message = f"sonew uses the slow {plan.backend} backend on {problem.device}: {candidate.backend} cannot run ({candidate.reason})"
         warnings.warn(message, SonewFallbackWarning, stacklevel=2)
     return plan
 
 
-def load_step_group(plan: Plan, *, framework: str = "torch") -> type[Any]:
-    """The `StepGroup` class of the plan's backend."""
-    module = import_module(next(row.module for row in _rows(framework) if row.name == plan.backend))
-    group: type[Any] = module.StepGroup
+def load_backend(plan: Plan, *, framework: str = "torch") -> ModuleType:
+    """The module of the plan's backend."""
+    return import_module(next(row.module for row in _rows(framework) if row.name == plan.backend))
+
+
+def load_step_group(plan: Plan) -> type[Any]:
+    """The `StepGroup` class of a plan's backend for torch."""
+    group: type[Any] = load_backend(plan).StepGroup
     return group
 
 

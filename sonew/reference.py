@@ -34,10 +34,19 @@ class DecayNumbers:
     log_beta2: float
 
 
-def decay_numbers(hyper: Hyper) -> DecayNumbers:
-    """1 - beta and log beta of both decays; log 0 is -inf, which makes the correction exactly 1."""
-    logs = [math.log(beta) if beta > 0 else -math.inf for beta in (hyper.beta1, hyper.beta2)]
-    return DecayNumbers(1.0 - hyper.beta1, logs[0], 1.0 - hyper.beta2, logs[1])
+def decay_numbers(hyper: Hyper, xp: ModuleType | None = None) -> DecayNumbers:
+    """1 - beta and log beta of both decays; log 0 is -inf, which makes the correction exactly 1.
+
+    Args:
+        hyper: the decays. xp: the namespace of decays that are arrays (in a program that is traced, a number may be one).
+    """
+
+    def log(beta: Any) -> Any:  # noqa: ANN401  # a number or an array
+        if xp is not None and hasattr(beta, "dtype"):
+            return xp.log(beta)
+        return math.log(beta) if beta > 0 else -math.inf
+
+    return DecayNumbers(1.0 - hyper.beta1, log(hyper.beta1), 1.0 - hyper.beta2, log(hyper.beta2))
 
 
 def correction(xp: ModuleType, count: Array, log_beta: float) -> Array:
@@ -70,6 +79,11 @@ def chain_links(xp: ModuleType, like: Array, band: int, chain: int, *, start: in
     index = xp.cumsum(xp.ones_like(like, dtype=xp.int32), 0) - 1
     left = (n if total is None else min(total - start, n + band)) - index  # positions up to the tensor's end, this one included
     in_chain = chain - (start % chain + index) % chain
+    return links_at(left, in_chain, band)
+
+
+def links_at(left: Array, in_chain: Array, band: int) -> tuple[Array, ...]:
+    """`chain_links` by how many elements the tensor and the chain still have at each position (n,), this one included."""
     return tuple((left > k) & (in_chain > k) for k in range(band + 1))
 
 
@@ -82,7 +96,7 @@ def effective_gradient(grad: Array, param: Array, hyper: Hyper) -> Array:
 
 def accumulate(xp: ModuleType, momentum: Array, stats: Array, grad: Array, links: tuple[Array, ...], hyper: Hyper) -> tuple[Array, Array]:
     """Running means: m <- beta1 m + (1 - beta1) g and H_k[i] <- beta2 H_k[i] + (1 - beta2) g[i] g[i+k]; unlinked entries are 0."""
-    numbers = decay_numbers(hyper)
+    numbers = decay_numbers(hyper, xp)
     new_momentum = hyper.beta1 * momentum + numbers.one_minus_beta1 * grad
     rows = [
         xp.where(link, hyper.beta2 * stats[k] + numbers.one_minus_beta2 * (grad * ahead(xp, grad, k)), 0.0) for k, link in enumerate(links)
@@ -165,7 +179,7 @@ def apply(xp: ModuleType, lower: tuple[Array, ...], diagonal: Array, momentum: A
     return direction
 
 
-def _norm(xp: ModuleType, x: Array) -> tuple[Array, Array]:
+def norm(xp: ModuleType, x: Array) -> tuple[Array, Array]:
     """(peak, root) with |x| = peak * root, formed so that no square of a finite number overflows."""
     peak = xp.max(xp.abs(x))
     peak = xp.where(peak > 0.0, peak, xp.ones_like(peak))
@@ -197,8 +211,8 @@ def graft_target(xp: ModuleType, grad: Array, momentum: Array, variance: Array, 
 
 def graft(xp: ModuleType, direction: Array, target: Array) -> Array:
     """The direction with the target's Euclidean norm; a zero direction stays zero, one that is not finite becomes NaN throughout."""
-    peak, root = _norm(xp, direction)
-    target_peak, target_root = _norm(xp, target)
+    peak, root = norm(xp, direction)
+    target_peak, target_root = norm(xp, target)
     ratio = xp.where(root == 0.0, xp.zeros_like(root), target_root / xp.where(root == 0.0, 1.0, root))
     return (direction / peak) * ratio * target_peak
 
@@ -220,7 +234,7 @@ def direction(
     Returns:
         (direction before grafting, grafting target, new momentum, new stats).
     """
-    numbers = decay_numbers(hyper)
+    numbers = decay_numbers(hyper, xp)
     momentum, stats = accumulate(xp, momentum, stats, grad, links, hyper)
     steps = xp.asarray(count, dtype=grad.dtype)
     corrected_momentum = momentum / correction(xp, steps, numbers.log_beta1)

@@ -27,9 +27,11 @@ BACKENDS: Final = (
     BackendRow("triton", "torch", "sonew.backends.triton_torch", "cuda"),
     BackendRow("cpu", "torch", "sonew.backends.cpu_torch", "cpu"),
     BackendRow("reference", "torch", "sonew.backends.reference_torch", ""),
+    BackendRow("triton", "jax", "sonew.backends.triton_jax", "cuda"),
+    BackendRow("reference", "jax", "sonew.backends.xla_jax", ""),
 )
 
 
-def backend_names() -> tuple[str, ...]:
-    """Names a user may ask for, "auto" first."""
-    return ("auto", *dict.fromkeys(row.name for row in BACKENDS))
+def backend_names(framework: str = "torch") -> tuple[str, ...]:
+    """Names a user of the framework may ask for, "auto" first."""
+    return ("auto", *(row.name for row in BACKENDS if row.framework == framework))

@@ -46,9 +46,11 @@ LINT: Final = (
     Stage(name="types", module="mypy", arguments=()),
 )
 COMPILED: Final = "tests/kernels/compiled"
-# TRITON_INTERPRET is read when a kernel module is imported: interpreted and compiled kernels need processes of their own.
+# TRITON_INTERPRET is read when a kernel module is imported: interpreted and compiled kernels need processes of their own. So does JAX, which
+# makes its devices once, and must not find torch loaded.
 SUITES: Final[tuple[tuple[str, tuple[str, ...], dict[str, str]], ...]] = (
-    ("tests", ("tests", "--ignore=tests/kernels"), {}),
+    ("tests", ("tests", "--ignore=tests/kernels", "--ignore=tests/jax"), {}),
+    ("jax", ("tests/jax",), {}),
     ("kernels, interpreted", ("tests/kernels/interpreter",), {"TRITON_INTERPRET": "1"}),
     ("kernels, compiled", (COMPILED,), {}),
     ("kernels, on a GPU", ("tests/kernels/gpu",), {}),

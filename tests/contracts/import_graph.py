@@ -64,7 +64,7 @@ LAYERS: Final = (
         third_party=("torch",),
         frameworks=1,
     ),
-    Layer(name="jax surface", prefixes=("sonew.jax",), below=_SURFACE_BELOW, third_party=("jax", "optax"), frameworks=1),
+    Layer(name="jax surface", prefixes=("sonew.jax",), below=_SURFACE_BELOW, third_party=("jax", "numpy", "optax"), frameworks=1),
     Layer(
         name="autotune",
         prefixes=("sonew_autotune",),

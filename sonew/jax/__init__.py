@@ -1,0 +1,13 @@
+"""SONew for JAX, as an optax transformation.
+
+    from sonew.jax import sonew
+    tx = sonew(learning_rate=1e-3)
+
+The mathematics stands in `sonew.reference`, the state's shape in `sonew.layout`; this package only keeps books.
+"""
+
+from __future__ import annotations
+
+from sonew.jax.transform import ScaleBySonewState, scale_by_sonew, sonew
+
+__all__ = ["ScaleBySonewState", "scale_by_sonew", "sonew"]

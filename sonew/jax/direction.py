@@ -1,0 +1,130 @@
+"""From gradients to grafted directions: which platform's backend forms them, and what vmap and differentiation see."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from sonew.backends import xla_jax
+from sonew.backends.flat_jax import LARGEST, Direction, Facts, Flat, Numbers
+from sonew.config import Problem, chain_length
+from sonew.dispatch import Tuning, load_backend, make_plan
+from sonew.errors import UnsupportedProblemError
+from sonew.jax.leaves import Leaf
+from sonew.jax.sharding import shard_of, sharded
+from sonew.rounding import tensor_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the user says of how to step, beside the method's settings; see `scale_by_sonew`."""
+
+    backend: str
+    tuning: Tuning
+    compute_capability: int | None
+    seed: int
+
+
+def step_leaves(leaves: Sequence[Leaf], shardings: Sequence[Any], count: jax.Array, numbers: Numbers, choice: Choice) -> list[Leaf]:
+    """A tree's leaves after the step.
+
+    Args:
+        leaves: in the tree's order.
+        shardings: what the user says of each leaf's, None: nothing.
+        count: this step's number, int32 ().
+        numbers, choice: settings.
+    """
+    out = list(leaves)  # empty leaves stay as they are
+    seeds = [tensor_seed(choice.seed, i) for i in range(len(leaves))]
+    shards = [shard_of(leaf.grad, given, numbers, str(leaf.momentum.dtype)) for leaf, given in zip(leaves, shardings, strict=True)]
+    filled = [i for i, leaf in enumerate(leaves) if jnp.size(leaf.grad)]
+    run = partial(_directions, numbers=numbers, choice=choice)
+    plain = [i for i in filled if shards[i] is None]
+    if plain:
+        facts = [_facts(jnp.shape(leaves[i].grad), numbers, seeds[i]) for i in plain]
+        for i, made in zip(plain, run(facts, [leaves[i].flat() for i in plain], count), strict=True):
+            out[i] = leaves[i].stepped(made, numbers)
+    cut = {i: shard for i in filled if (shard := shards[i]) is not None}
+    if cut:
+        stepped = sharded(list(cut.values()), [seeds[i] for i in cut], [leaves[i] for i in cut], count, numbers, run)
+        for i, leaf in zip(cut, stepped, strict=True):
+            out[i] = leaf
+    return out
+
+
+def _facts(shape: tuple[int, ...], numbers: Numbers, seed: int) -> Facts:
+    size = math.prod(shape)
+    if size > LARGEST:
+        msg = f"SONew does not support a leaf of more than {LARGEST:,} elements on one device, got shape {shape}: shard it or split it."
+        raise UnsupportedProblemError(msg)
+    return Facts(size, size, chain_length(numbers.chain, shape), seed)
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether JAX sees a GPU in this process."""
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+def _problem(facts: Sequence[Facts], flats: Sequence[Flat], numbers: Numbers, device: str) -> Problem:
+    sizes = [fact.length for fact in facts]
+    grad_dtype = str(flats[0].grad.dtype)
+    return Problem(
+        device=device,
+        band=numbers.band,
+        chain="block" if isinstance(numbers.chain, int) else numbers.chain,
+        param_dtype=grad_dtype,
+        grad_dtype=grad_dtype,
+        state_dtype=str(flats[0].momentum.dtype),
+        total=sum(sizes),
+        median=int(statistics.median(sizes)),
+    )
+
+
+def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array, *, numbers: Numbers, choice: Choice) -> list[Direction]:
+    """Direction phase of pieces on the platform that the program is lowered for."""
+    static, traced = numbers.split()
+
+    def by_xla(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
+        return xla_jax.directions(facts, flats, count, static.joined(traced))
+
+    def on_cpu(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
+        return xla_jax.blocked_directions(facts, flats, count, static.joined(traced))
+
+    def on_gpu(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
+        if choice.compute_capability is None and not has_gpu():
+            return by_xla(flats, count, traced)  # traced like every branch, but no program for a GPU can be made here
+        plan = make_plan(_problem(facts, flats, numbers, "cuda"), framework="jax", backend=choice.backend, tuning=choice.tuning)
+        if plan.backend != "triton":
+            return by_xla(flats, count, traced)
+        backend: Any = load_backend(plan, framework="jax")
+        made: list[Direction] = backend.directions(facts, flats, count, static.joined(traced), plan.config, choice.compute_capability)
+        return made
+
+    @custom_vmap
+    def by_platform(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
+        chosen: list[Direction] = lax.platform_dependent(flats, count, traced, cpu=on_cpu, cuda=on_gpu, default=by_xla)
+        return chosen
+
+    @by_platform.def_vmap
+    def batched(_size: int, mapped: Any, *arrays: Any) -> tuple[list[Direction], Any]:  # noqa: ANN401  # trees
+        axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, tuple(mapped))
+        made = jax.vmap(by_xla, axes)(*arrays)
+        return made, jax.tree.map(lambda _: True, made)
+
+    run = jax.custom_jvp(by_platform)
+    run.defjvp(lambda primals, tangents: jax.jvp(by_xla, primals, tangents))
+    made: list[Direction] = run(list(flats), count, traced)
+    return made
