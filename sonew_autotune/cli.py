@@ -186,7 +186,7 @@ def compile_(
     config: Annotated[list[str] | None, typer.Option(help="name=value over the default configuration; repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="Of parameters and gradients: float32, bfloat16 or float16.")] = "float32",
     state: Annotated[str, typer.Option(help="Of state and direction: float32 or bfloat16.")] = "float32",
-    entry: Annotated[str, typer.Option(help="table (torch) or direct (jax).")] = "table",
+    entry: Annotated[str, typer.Option(help="table (torch), direct or in_place (jax).")] = "table",
     as_json: Json = False,
 ) -> None:
     """Compile; the help text stands in the decorator."""

@@ -36,7 +36,13 @@ __all__ = [
 ]
 
 KERNELS: Final = ("prologue", "direction", "norms", "update")
-ENTRIES: Final = ("table", "direct")
+ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "table": KERNELS,
+    "direct": ("prologue", "direction", "norms", "roots"),
+    "in_place": ("direction",),
+}
+"""The kernels of each entry: table (torch), direct (jax), and direct without parameters of their own for outputs that are inputs."""
+SIBLINGS: Final[Mapping[str, str]] = {"roots": "norms"}  # kernels that stand in another one's file and are launched as it is
 STAGES: Final = {"cuda": ("ttir", "ttgir", "llir", "ptx", "sass"), "hip": ("ttir", "ttgir", "llir", "amdgcn")}
 TARGETS: Final = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")  # compiled and checked by the tests; others may work
 
@@ -44,12 +50,11 @@ POINTERS: Final[Mapping[str, str]] = {
     "rows": "*i64",
     "tiles": "*i32",
     "update_tiles": "*i32",
+    "pieces": "*i32",
     "count": "*i32",
-    "count_out": "*i32",
-    "seed": "*i32",
     "partials": "*fp64",
 }
-"""Types of the pointer arguments that are not float32."""
+"""Types of the pointer arguments that are not float32; only the table entry has `rows` as int64."""
 STORAGE_TYPES: Final[Mapping[str, str]] = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 
 
@@ -136,28 +141,28 @@ def kernel_constants(
     param, grad, state, direction = (int(Storage[dtype.upper()]) for dtype in dtypes)
     if kernel in ("direction", "norms"):
         constants["GRAFT"] = int(Graft[graft.upper()])
-    if kernel in ("prologue", "direction") and not (kernel == "prologue" and entry == "direct"):
-        constants["STATE_STORAGE"] = state
+    if kernel == "prologue":
+        constants |= {"STATE_STORAGE": state} if entry == "table" else {"PIECES": int(pieces)}
     if kernel in ("direction", "update"):
         constants["DIRECTION_STORAGE"] = direction
     if kernel == "direction":
-        constants |= {"CHAINED": int(chained), "PIECES": int(pieces), "COUNTED": int(counted)}
+        constants |= {"STATE_STORAGE": state, "CHAINED": int(chained), "PIECES": int(pieces), "COUNTED": int(counted)}
         constants |= {"GRAD_STORAGE": grad} if entry == "table" else {}
     if kernel == "update":
         constants |= {"STORAGE": param, "STOCHASTIC": int(stochastic)}
     return constants
 
 
-def _signature(names: list[str], constants: Mapping[str, int], dtypes: Dtypes) -> dict[str, str]:
+def _signature(names: list[str], constants: Mapping[str, int], dtypes: Dtypes, entry: str) -> dict[str, str]:
     param, grad, state, direction = (STORAGE_TYPES[dtype] for dtype in dtypes)
     stored = {
-        **dict.fromkeys(("param", "param_out"), param),
+        "param": param,
         **dict.fromkeys(("momentum", "momentum_out", "stats", "stats_out", "edges"), state),
         "grad": grad,
         "direction": direction,
     }
-    sizes = {"tile_count": "i32", **dict.fromkeys(("length", "start", "total", "chain"), "i64")}
-    known = {**POINTERS, **stored, **sizes, **dict.fromkeys(constants, "constexpr")}
+    words = {} if entry == "table" else {"rows": "*i32"}
+    known = {**POINTERS, **words, **stored, "tile_count": "i32", **dict.fromkeys(constants, "constexpr")}
     return {name: known.get(name, "*fp32") for name in names}
 
 
@@ -171,18 +176,20 @@ def compile_kernel(
     graft: str = "adam",
     entry: str = "table",
     chained: bool = False,
+    pieces: bool = False,
     stochastic: bool = False,
 ) -> Compiled:
     """Compile one kernel to machine code, without a device; repeated calls come from Triton's own cache.
 
     Args:
-        kernel: one of `KERNELS`.
+        kernel: one of the entry's (`ENTRIES`).
         config: a point of the Triton space (`sonew_kernels.spec.TRITON`).
         band: off-diagonals, one of `sonew_kernels.spec.SUPPORTED_BANDS`.
         target: "cuda:90", "hip:gfx942" and the like.
         dtypes: storage types.
-        graft: name of the graft. entry: "table" (torch) or "direct" (jax).
-        chained: whether chains end inside tensors. stochastic: whether bfloat16 parameters are written rounded stochastically.
+        graft: name of the graft. entry: one of `ENTRIES`.
+        chained: whether chains end inside tensors. pieces: whether some tensor's elements lie elsewhere.
+        stochastic: whether bfloat16 parameters are written rounded stochastically.
 
     Raises:
         InvalidConfigError: an argument outside its set.
@@ -190,8 +197,8 @@ def compile_kernel(
         UnsupportedProblemError: the machine code is of a kind that is not read.
         BackendUnavailableError: no Triton, or its interpreter is on.
     """
-    _choice("kernel", kernel, KERNELS)
-    _choice("entry", entry, ENTRIES)
+    _choice("entry", entry, tuple(ENTRIES))
+    _choice("kernel", kernel, ENTRIES[entry])
     for dtype in dtypes:
         _choice("dtype", dtype, tuple(STORAGE_TYPES))
     _choice("graft", graft, tuple(member.name.lower() for member in Graft))
@@ -202,10 +209,11 @@ def compile_kernel(
     triton = _triton()
     compiler = import_module("triton.compiler")
     gpu_target = import_module("triton.backends.compiler").GPUTarget(backend, arch, warp_size)
-    function = getattr(import_module(f"sonew_kernels.{kernel}"), f"{kernel}_{entry}")
-    launch = triton_launches(config, band)[kernel]
-    constants = kernel_constants(kernel, launch, dtypes, graft=graft, entry=entry, chained=chained, stochastic=stochastic)
-    signature = _signature(function.arg_names, constants, dtypes)
+    home = SIBLINGS.get(kernel, kernel)
+    function = getattr(import_module(f"sonew_kernels.{home}"), f"{kernel}_{entry}")
+    launch = triton_launches(config, band)[home]
+    constants = kernel_constants(kernel, launch, dtypes, graft=graft, entry=entry, chained=chained, pieces=pieces, stochastic=stochastic)
+    signature = _signature(function.arg_names, constants, dtypes, entry)
     # Buffers come from the framework's allocator, which aligns them; tensors in the table get no such promise.
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = compiler.ASTSource(function, signature, constants, aligned)

@@ -206,7 +206,7 @@ def compile_command(
         raise InvalidConfigError(msg)
     config = parse_config(pairs, band)
     check_target(target, band)
-    kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.KERNELS))
+    kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.ENTRIES.get(entry, static.KERNELS)))
     built = [static.compile_kernel(name, config, band, target, dtypes=types, entry=entry) for name in kernels]
     if as_json:
         typer.echo(document([_compiled_json(compiled, config, stage) for compiled in built]))

@@ -44,6 +44,12 @@ SKIP: tl.constexpr = tl.constexpr(int(Slot.SKIP))
 
 
 @triton.jit
+def joined_cells(rows, row):
+    """Cells of the given rows of a table whose int64 come as pairs of int32, low half first: JAX by default has no int64."""
+    return rows.to(tl.pointer_type(tl.int64), bitcast=True) + row * COLUMNS
+
+
+@triton.jit
 def correction(count, log_beta):
     """1 - beta^count = -expm1(count log beta) in float64: a series where the exponential would cancel, (reference.correction)."""
     x = count.to(tl.float64) * log_beta.to(tl.float64)

@@ -1,72 +1,48 @@
-"""Direction: accumulate, factor and apply in one pass over the state; writes state, direction and partial norms.
-
-In-place hazards. Between programs: a tile reads momentum and stats of its own elements only, its neighbours' from the
-border records that the prologue saved. Inside a program: warps are not ordered, so every load stands before the barrier and every
-store after it.
-"""
+"""Direction: the entries that take every tile of a group through `block.direction_block`, from a table of addresses or joined buffers."""
 
 import triton
 import triton.language as tl
 
 from sonew_kernels.band import (
     ACTIVE,
-    BETA1,
-    BETA2,
     CHAIN,
     COLUMNS,
     COUNT,
-    EPS,
-    EPS_REL,
     FIRST_TILE,
-    GAIN,
-    GAMMA,
     GRAD,
     LENGTH,
     MOMENTUM,
     OFFSET,
-    ONE_MINUS_BETA1,
-    ONE_MINUS_BETA2,
     SEED,
     SKIP,
     START,
     STATS,
     TOTAL,
-    chain_reach,
-    columns,
-    spread,
+    joined_cells,
 )
-from sonew_kernels.spec import Graft
-from sonew_kernels.storage import BFLOAT16, noise, noise_keys, storage_pointer, to_bfloat16_stochastically, to_storage
-from sonew_kernels.window import UNROLLED, advance
-
-GRAFT_EPS: tl.constexpr = tl.constexpr(1e-8)
-ADAM: tl.constexpr = tl.constexpr(int(Graft.ADAM))
-ADAM_UNCORRECTED: tl.constexpr = tl.constexpr(int(Graft.ADAM_UNCORRECTED))
-RMSPROP: tl.constexpr = tl.constexpr(int(Graft.RMSPROP))
+from sonew_kernels.block import direction_block
+from sonew_kernels.storage import storage_pointer
 
 
 @triton.jit
-def direction_block(
+def direction_tile(
     grad,
     momentum,
     stats,
-    record,
-    end_record,
-    outer,
-    corrections,
+    cells,
+    tile,
+    row,
+    length,
+    start,
+    count,
     hyper,
+    corrections,
+    edges,
+    outer,
     momentum_out,
     stats_out,
     direction,
-    partial,
-    fallen,
-    tile,
-    length,
-    start,
-    total,
-    chain,
-    seed,
-    count,
+    partials,
     BAND: tl.constexpr,
     BLOCK: tl.constexpr,
     GRAFT: tl.constexpr,
@@ -76,124 +52,45 @@ def direction_block(
     DIRECTION_STORAGE: tl.constexpr,
     COUNTED: tl.constexpr,
 ):
-    """One tile of a piece (math: reference.direction).
+    """Tile `tile` of a group, which is one of the tensor at `row`: its records, sums and numbers are found by the tensor's `cells`.
 
-    Args:
-        grad, momentum, stats: the piece; momentum_out, stats_out, direction: where the results go (may be the inputs).
-        record: the tile's left border record, the right one follows. end_record: the record of the piece's end.
-        outer: the piece's outer gradients.
-        corrections: 1 - beta1^count, 1 - beta2^count. hyper: `spec.Slot`.
-        partial: two float64, sum of u^2 and of a^2. fallen: one float64, columns that fell back; written where COUNTED.
-        tile: the tile's index in the piece; it owns BLOCK - BAND elements. length, start, total, chain, seed: `spec.Column`, int64.
-        count: this step's number.
-        CHAINED: some chain may end inside its tensor. PIECES: some piece is not a whole tensor.
+    The tensor's own arrays, corrections and count are given, all others are the group's. Behind the pairs of partial norms
+    stands one float64 per tile, the columns that fell back, written where COUNTED.
     """
     TILE: tl.constexpr = BLOCK - BAND
-    lane = tl.arange(0, BLOCK)
-    first = tile * TILE
-    to_end = tl.minimum(length - first, BLOCK).to(tl.int32)
-    owned = (lane >= BAND) & (lane < BAND + to_end)
-    reach = tl.where(lane < BAND + to_end, chain_reach(lane, first, start, total, chain, BAND, CHAINED), 0)
-
-    beta1, gain1 = tl.load(hyper + BETA1), tl.load(hyper + ONE_MINUS_BETA1)
-    beta2, gain2 = tl.load(hyper + BETA2), tl.load(hyper + ONE_MINUS_BETA2)
-    eps, stretch, gamma = tl.load(hyper + EPS), 1.0 + tl.load(hyper + EPS_REL), tl.load(hyper + GAMMA)
-    correction1, correction2 = tl.load(corrections), tl.load(corrections + 1)
-    unbias1, unbias2 = 1.0 / correction1, 1.0 / correction2
-
-    gradient, fresh, window = advance(
+    RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
+    first_tile = tl.load(cells + FIRST_TILE)
+    last = tl.maximum((length + TILE - 1) // TILE, 1)
+    direction_block(
         grad,
         momentum,
         stats,
-        record,
-        end_record,
-        outer,
-        lane,
-        first,
+        edges + (tile + row) * RECORD,
+        edges + (first_tile + row + last) * RECORD,
+        outer + row * (2 * BAND),
+        corrections,
+        hyper,
+        momentum_out,
+        stats_out,
+        direction,
+        partials + 2 * tile,
+        partials + 2 * tl.num_programs(0) + tile,
+        tile - first_tile,
         length,
-        reach,
-        tl.load(hyper + GAIN),
-        beta1,
-        gain1,
-        beta2,
-        gain2,
+        start,
+        tl.load(cells + TOTAL),
+        tl.load(cells + CHAIN),
+        tl.load(cells + SEED),
+        count,
         BAND,
-        TILE,
+        BLOCK,
+        GRAFT,
+        CHAINED,
         PIECES,
+        STATE_STORAGE,
+        DIRECTION_STORAGE,
+        COUNTED,
     )
-
-    tl.debug_barrier()
-
-    element = first - BAND + lane
-    rows = (fresh[0],)
-    for k in tl.static_range(BAND + 1):
-        rows = rows + (window[k * (k + 1) // 2],)
-    store_state(rows, momentum_out, stats_out, element, length, owned, start, seed, count, STATE_STORAGE, BAND)
-
-    # Corrections cancel in L and scale D: the window stays uncorrected, its damping and z take them up.
-    damped = ()
-    for q in tl.static_range(BAND + 1):
-        for r in tl.static_range(q):
-            damped = damped + (window[q * (q + 1) // 2 + r],)
-        diagonal = tl.fma(window[q * (q + 1) // 2 + q], stretch, eps * correction2)
-        damped = damped + (tl.where(reach > q, diagonal, 1.0),)
-    scaled, sound = columns(damped, fresh, reach, correction2 * unbias1, gamma, BAND)
-    u = spread(scaled, lane, BAND)
-    tl.store(direction + element, to_storage(u, direction, DIRECTION_STORAGE), mask=owned)
-
-    target = graft_target(gradient, fresh[0] * unbias1, window[0], unbias2, GRAFT)
-    tl.store(partial, sum_of_squares(u, owned))
-    tl.store(partial + 1, sum_of_squares(target, owned))
-    if COUNTED:
-        tl.store(fallen, tl.sum((owned & ~sound).to(tl.int32), 0).to(tl.float64))
-
-
-@triton.jit
-def store_state(rows, momentum, stats, element, length, mask, start, seed, count, STATE_STORAGE: tl.constexpr, BAND: tl.constexpr):
-    """Write the new momentum, then the new stats row by row; bfloat16 is rounded stochastically."""
-    if BAND <= UNROLLED:
-        for row in tl.static_range(BAND + 2):
-            home = momentum + element if row == 0 else stats + (row - 1) * length + element
-            tl.store(home, state_to_storage(rows[row], start + element, row, seed, count, STATE_STORAGE), mask=mask)
-    else:  # one two-dimensional store, as in `window.advance`
-        row = tl.arange(0, 32)[:, None]
-        values = rows[0][None, :]
-        for k in tl.static_range(1, BAND + 2):
-            values = tl.where(row == k, rows[k][None, :], values)
-        home = tl.where(row == 0, momentum + element[None, :], stats + (row - 1) * length + element[None, :])
-        stored = state_to_storage(values, start + element[None, :], row, seed, count, STATE_STORAGE)
-        tl.store(home, stored, mask=(row < BAND + 2) & mask[None, :])
-
-
-@triton.jit
-def state_to_storage(values, element, row, seed, count, STATE_STORAGE: tl.constexpr):
-    """Values of the given row or rows (0: momentum, k + 1: row k of stats) as they are stored; `element` is their place in the tensor."""
-    if STATE_STORAGE == BFLOAT16:
-        first, second = noise_keys(seed, count, row // 2)
-        bits = noise(first, second, element) >> (16 * (row % 2))
-        values = to_bfloat16_stochastically(values, bits & 0xFFFF)
-    return values
-
-
-@triton.jit
-def graft_target(grad, momentum, variance, unbias2, GRAFT: tl.constexpr):
-    """The direction whose norm is taken over (reference.graft_target); `momentum` is corrected, `variance` is stats row 0 as stored."""
-    if GRAFT == ADAM:
-        target = momentum / (tl.sqrt(variance * unbias2) + GRAFT_EPS)
-    elif GRAFT == ADAM_UNCORRECTED:
-        target = momentum / (tl.sqrt(variance) + GRAFT_EPS)
-    elif GRAFT == RMSPROP:
-        target = grad / (tl.sqrt(variance * unbias2) + GRAFT_EPS)
-    else:
-        target = grad
-    return target
-
-
-@triton.jit
-def sum_of_squares(x, mask):
-    """Sum of squares in float64, where no square of a finite float32 overflows."""
-    wide = x.to(tl.float64)
-    return tl.sum(tl.where(mask, wide * wide, 0.0), 0)
 
 
 @triton.jit
@@ -216,42 +113,31 @@ def direction_table(
     DIRECTION_STORAGE: tl.constexpr,
     COUNTED: tl.constexpr = False,
 ):
-    """Direction phase of a group, one tile per program; inactive tensors are left alone.
-
-    Behind the pairs of partial norms stands one float64 per tile, the columns that fell back, written where COUNTED.
-    """
-    TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
+    """Direction phase of a group, one tile per program; inactive tensors are left alone."""
     tile = tl.program_id(0).to(tl.int64)
     row = tl.load(tiles + tile).to(tl.int64)
     cells = rows + row * COLUMNS
     if (tl.load(cells + ACTIVE) != 0) & (tl.load(hyper + SKIP) == 0.0):
-        length = tl.load(cells + LENGTH)
-        first_tile = tl.load(cells + FIRST_TILE)
         momentum = storage_pointer(tl.load(cells + MOMENTUM), STATE_STORAGE)
         stats = storage_pointer(tl.load(cells + STATS), STATE_STORAGE)
-        last = tl.maximum((length + TILE - 1) // TILE, 1)
-        direction_block(
+        direction_tile(
             storage_pointer(tl.load(cells + GRAD), GRAD_STORAGE),
             momentum,
             stats,
-            edges + (tile + row) * RECORD,
-            edges + (first_tile + row + last) * RECORD,
-            outer + row * (2 * BAND),
-            corrections + 2 * row,
+            cells,
+            tile,
+            row,
+            tl.load(cells + LENGTH),
+            tl.load(cells + START),
+            tl.load(tl.load(cells + COUNT).to(tl.pointer_type(tl.int32))),
             hyper,
+            corrections + 2 * row,
+            edges,
+            outer,
             momentum,
             stats,
             direction + tl.load(cells + OFFSET),
-            partials + 2 * tile,
-            partials + 2 * tl.num_programs(0) + tile,
-            tile - first_tile,
-            length,
-            tl.load(cells + START),
-            tl.load(cells + TOTAL),
-            tl.load(cells + CHAIN),
-            tl.load(cells + SEED),
-            tl.load(tl.load(cells + COUNT).to(tl.pointer_type(tl.int32))),
+            partials,
             BAND,
             BLOCK,
             GRAFT,
@@ -268,20 +154,18 @@ def direction_direct(
     grad,
     momentum,
     stats,
-    edges,
-    outer,
-    corrections,
+    rows,
+    tiles,
+    pieces,
     hyper,
-    seed,
+    corrections,
+    edges,
+    outer_grads,
     count,
     momentum_out,
     stats_out,
     direction,
     partials,
-    length,
-    start,
-    total,
-    chain,
     BAND: tl.constexpr,
     BLOCK: tl.constexpr,
     GRAFT: tl.constexpr,
@@ -291,33 +175,88 @@ def direction_direct(
     DIRECTION_STORAGE: tl.constexpr,
     COUNTED: tl.constexpr = False,
 ):
-    """Direction phase of one leaf, one tile per program; the outputs may be the inputs. `seed` and `count` point to int32 scalars."""
-    TILE: tl.constexpr = BLOCK - BAND
-    RECORD: tl.constexpr = (BAND + 2) * 2 * BAND
+    """Direction phase of joined tensors (`spec.Column`), one tile per program.
+
+    Args:
+        grad, momentum, stats: the joined arrays; momentum_out, stats_out, direction: where the results go (may be the inputs).
+        rows: the table, as `band.joined_cells` takes it. tiles: the tensor of each tile.
+        pieces: int32, which piece of its tensor each one is, 0 for whole tensors; pieces of a tensor are equally long.
+        corrections, count: one for all tensors. edges, outer_grads, partials: as in the table entry.
+    """
     tile = tl.program_id(0).to(tl.int64)
-    size = tl.full((), length, tl.int64)
-    last = tl.maximum((size + TILE - 1) // TILE, 1)
-    direction_block(
+    row = tl.load(tiles + tile).to(tl.int64)
+    cells = joined_cells(rows, row)
+    length, offset = tl.load(cells + LENGTH), tl.load(cells + OFFSET)
+    direction_tile(
+        grad + offset,
+        momentum + offset,
+        stats + (BAND + 1) * offset,
+        cells,
+        tile,
+        row,
+        length,
+        tl.load(pieces + row).to(tl.int64) * length,
+        tl.load(count),
+        hyper,
+        corrections,
+        edges,
+        outer_grads,
+        momentum_out + offset,
+        stats_out + (BAND + 1) * offset,
+        direction + offset,
+        partials,
+        BAND,
+        BLOCK,
+        GRAFT,
+        CHAINED,
+        PIECES,
+        STATE_STORAGE,
+        DIRECTION_STORAGE,
+        COUNTED,
+    )
+
+
+@triton.jit
+def direction_in_place(
+    grad,
+    momentum,
+    stats,
+    rows,
+    tiles,
+    pieces,
+    hyper,
+    corrections,
+    edges,
+    outer_grads,
+    count,
+    direction,
+    partials,
+    BAND: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GRAFT: tl.constexpr,
+    CHAINED: tl.constexpr,
+    PIECES: tl.constexpr,
+    STATE_STORAGE: tl.constexpr,
+    DIRECTION_STORAGE: tl.constexpr,
+    COUNTED: tl.constexpr = False,
+):
+    """`direction_direct` that steps momentum and stats where they lie: jax-triton 0.4 has no parameters for outputs that are inputs."""
+    direction_direct(
         grad,
         momentum,
         stats,
-        edges + tile * RECORD,
-        edges + last * RECORD,
-        outer,
-        corrections,
+        rows,
+        tiles,
+        pieces,
         hyper,
-        momentum_out,
-        stats_out,
+        corrections,
+        edges,
+        outer_grads,
+        count,
+        momentum,
+        stats,
         direction,
-        partials + 2 * tile,
-        partials + 2 * tl.num_programs(0) + tile,
-        tile,
-        size,
-        tl.full((), start, tl.int64),
-        tl.full((), total, tl.int64),
-        tl.full((), chain, tl.int64),
-        tl.load(seed),
-        tl.load(count),
+        partials,
         BAND,
         BLOCK,
         GRAFT,

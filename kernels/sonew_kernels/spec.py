@@ -21,7 +21,9 @@ LARGEST_UNROLLED_LOAD: Final = 8  # the largest band whose windows the Triton ke
 class Column(IntEnum):
     """Columns of the group's table, int64, shape (tensors, len(Column)). Addresses are bytes, the rest are elements.
 
-    A row is one contiguous *piece* of a tensor in logical row-major order (unsharded: the whole tensor).
+    A row is one contiguous *piece* of a tensor in logical row-major order (unsharded: the whole tensor). In *joined* arrays, which
+    stand for addresses where there are none (JAX), the pieces lie one behind the other: gradient and momentum start at OFFSET, stats
+    at (band + 1) OFFSET.
     """
 
     PARAM = 0
@@ -30,7 +32,7 @@ class Column(IntEnum):
     STATS = 3  # (band + 1, LENGTH), row k holds the running mean of g[i] g[i+k]
     COUNT = 4  # int32 scalar
     LENGTH = 5  # elements of this piece
-    START = 6  # position of the piece's first element in its tensor
+    START = 6  # position of the piece's first element in its tensor; of joined pieces their number times LENGTH, as shards differ in it
     TOTAL = 7  # elements of the whole tensor
     CHAIN = 8  # chain length; element i belongs to chain (START + i) // CHAIN
     OFFSET = 9  # where the piece's direction starts in the direction buffer
@@ -94,6 +96,14 @@ def outer_gradients(band: int) -> tuple[int, int]:
     They are filled only where the piece's neighbour lives elsewhere: inside a piece the gradient is read-only and is read in place.
     """
     return 2, band
+
+
+def outer_state(band: int) -> tuple[int, int, int]:
+    """Shape of a piece's outer state, float32: (side, fields, band), the old values before its start, then those from its end on.
+
+    The outer halves of the border records at its two ends, with the fields of `border_record`, for the prologue to put there.
+    """
+    return 2, band + 2, band
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +177,7 @@ def _triton_rejects(config: Mapping[str, int], band: int) -> str | None:
 TRITON: Final = KernelSpec(
     name="triton",
     device="gpu",
-    sources=("band.py", "storage.py", "window.py", "prologue.py", "direction.py", "norms.py", "update.py", "spec.py"),
+    sources=("band.py", "storage.py", "window.py", "prologue.py", "block.py", "direction.py", "norms.py", "update.py", "spec.py"),
     tunables=(
         Tunable(name="block", values=(128, 256, 512, 1024, 2048, 4096), meaning="lanes of a direction tile, halo included"),
         Tunable(name="num_warps", values=(1, 2, 4, 8, 16), meaning="warps of a direction program"),

@@ -265,15 +265,19 @@ def test_compile_prints_a_stage_and_the_resources(stage: str, needle: str) -> No
     assert all(heading in out for heading in static_commands.RESOURCE_HEADINGS)
 
 
-def test_compile_json_has_resources_of_every_kernel() -> None:
-    code, out, _ = invoke("compile", "--band", "1", "--target", "hip:gfx942", "--json")
+@pytest.mark.parametrize(
+    ("entry", "kernels"),
+    [("table", ["prologue", "direction", "norms", "update"]), ("direct", ["prologue", "direction", "norms", "roots"])],
+)
+def test_compile_json_has_resources_of_every_kernel(entry: str, kernels: list[str]) -> None:
+    code, out, _ = invoke("compile", "--band", "1", "--target", "hip:gfx942", "--entry", entry, "--json")
     assert code == 0
     compiled = entries(out)
-    assert [entry["kernel"] for entry in compiled] == ["prologue", "direction", "norms", "update"]
-    for entry in compiled:
-        assert entry["resources"]["registers"] > 0
-        assert entry["resources"]["load_widths"]
-        assert entry["config"]["block"] == 1024
+    assert [kernel["kernel"] for kernel in compiled] == kernels
+    for kernel in compiled:
+        assert kernel["resources"]["registers"] > 0
+        assert kernel["resources"]["load_widths"]
+        assert kernel["config"]["block"] == 1024
 
 
 def test_help_teaches() -> None:

@@ -13,7 +13,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sonew_autotune.static import TARGETS, Dtypes, compile_kernel
+from sonew_autotune.static import ENTRIES, TARGETS, Dtypes, compile_kernel
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS
 
 Kind = Literal["load", "store", "barrier", "label", "jump", "branch", "exit"]
@@ -152,13 +152,13 @@ def test_every_store_waits_for_every_load(state: str, band: int, target: str) ->
     assert fault_of(compiled.stages) is None
 
 
-@pytest.mark.parametrize("entry", ["table", "direct"])
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
-def test_both_entries_with_chains(entry: str, target: str) -> None:
-    """Chains inside tensors and the other entry change the code, not the order."""
-    compiled = compile_kernel(
-        "direction", SPECS["triton"].default(2), 2, target, entry=entry, chained=True, dtypes=Dtypes("bfloat16", "bfloat16")
-    )
+def test_every_entry_with_chains(entry: str, pieces: bool, target: str) -> None:
+    """Chains inside tensors, pieces and the other entries change the code, not the order."""
+    dtypes = Dtypes("bfloat16", "bfloat16")
+    compiled = compile_kernel("direction", SPECS["triton"].default(2), 2, target, entry=entry, chained=True, pieces=pieces, dtypes=dtypes)
     assert fault_of(compiled.stages) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
 from sonew_autotune.resources import Resources, amd_resources, nvidia_resources
-from sonew_autotune.static import ENTRIES, KERNELS, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
+from sonew_autotune.static import ENTRIES, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
 from sonew_kernels.spec import SPECS
 
 CONFIG = SPECS["triton"].default(1)
@@ -30,6 +30,7 @@ def test_targets() -> None:
     [
         ({"kernel": "factor"}, "kernel='factor' is not one of"),
         ({"entry": "jax"}, "entry='jax' is not one of"),
+        ({"entry": "direct"}, "kernel='update' is not one of"),
         ({"graft": "lion"}, "graft='lion' is not one of"),
         ({"dtypes": Dtypes("float64")}, "dtype='float64' is not one of"),
         ({"config": {**CONFIG, "block": 100}}, "block=100"),
@@ -62,11 +63,11 @@ def test_no_instruction_is_left_for_an_assembler_to_fuse(kernel: str) -> None:
     assert {operation.split(".")[1] for operation in arithmetic} == {"rn"}
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_no_index_is_multiplied_in_32_bits(kernel: str, entry: str) -> None:
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize(("entry", "kernel"), [(entry, kernel) for entry, kernels in ENTRIES.items() for kernel in kernels])
+def test_no_index_is_multiplied_in_32_bits(entry: str, kernel: str, pieces: bool) -> None:
     """Tensors and groups of more than 2^31 elements are addressed in 64 bits."""
-    ttir = compile_kernel(kernel, SPECS["triton"].default(2), 2, "cuda:90", entry=entry, chained=True).stages["ttir"]
+    ttir = compile_kernel(kernel, SPECS["triton"].default(2), 2, "cuda:90", entry=entry, chained=True, pieces=pieces).stages["ttir"]
     products = re.findall(r"arith\.muli .*: (\S+)", ttir)
     assert products
     assert all("i64" in kind for kind in products)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -15,15 +14,23 @@ import pytest
 import torch
 
 from sonew import reference, rounding
-from sonew.backends.table import Leaf
-from sonew.backends.triton_torch import StepGroup
-from sonew.config import Hyper, Plan, Problem
+from sonew.config import Hyper
 from sonew_kernels.spec import Column
-from tests.kernels.interpreter import test_bfloat16, test_extremes, test_hazards, test_norms, test_pieces, test_prologue, test_update
-from tests.kernels.interpreter.harness import Group, config, guarded
+from tests.kernels.interpreter import (
+    joined,
+    test_bfloat16,
+    test_entries,
+    test_extremes,
+    test_hazards,
+    test_norms,
+    test_pieces,
+    test_prologue,
+    test_update,
+)
+from tests.kernels.interpreter.harness import Group
 from tests.tolerances import assert_close
 
-USERS: Final = (test_bfloat16, test_norms, test_pieces, test_prologue, test_update)
+USERS: Final = (joined, test_norms)
 BF16: Final = torch.bfloat16
 ODD: Final[Mapping[str, Any]] = {"lr": 0.3, "weight_decay": 0.25, "eps": 0.05, "eps_rel": 0.02}  # no setting at a neutral value
 
@@ -174,53 +181,21 @@ def updates() -> None:
     test_update.test_aligned_and_unaligned_paths_agree(0)
 
 
+def joined_tensors() -> None:
+    """Joined tensors of several tiles, chains and seeds, out of place: the bits of the table entry; norms and their roots."""
+    twins = test_entries.twins((70, 3, 130), (0, 0, 9), Hyper(band=2, **ODD), block=64, state_dtype=BF16)
+    test_entries.check_entries(*twins, in_place=False)
+
+
 def pieces() -> None:
-    """Pieces of a tensor give the bits of the whole; their noise follows their place."""
-    test_pieces.test_pieces_give_the_bits_of_the_whole(2, 7, (100, 198))
+    """Four devices' pieces of joined tensors, every other one in place, give the bits of the whole; their noise follows their place."""
+    test_pieces.test_shards_of_joined_tensors_give_the_bits_of_the_whole(2, 7, (4 * 63, 4, 20), (True, True, False), BF16)
     test_bfloat16.test_the_noise_follows_the_position_in_the_tensor_beyond_32_bits()
 
 
 def pieces_in_a_table() -> None:
     """Three pieces of one tensor, side by side in a group's table, with their records filled by hand: the bits of the whole."""
-    band, total, cuts = 2, 100, (0, 30, 67, 100)
-    whole = Group((total,), Hyper(band=band, **ODD), block=64, state_dtype=BF16)
-    old = whole.leaves[0]
-    fields = torch.cat((old.momentum[None].float(), old.stats.float(), whole.grads[0][None])).numpy()
-    count, inside = old.count.item(), [slice(start, end) for start, end in pairwise(cuts)]
-    leaves = [
-        Leaf(
-            torch.zeros(part.stop - part.start),
-            guarded(fields[0, part], BF16),
-            guarded(fields[1:-1, part], BF16),
-            torch.tensor(count, dtype=torch.int32),
-            old.chain,
-            old.seed,
-        )
-        for part in inside
-    ]
-    problem = Problem(device="cpu", band=band, state_dtype="bfloat16", total=total, median=50)
-    plan = Plan(problem=problem, backend="triton", config=config(64), provenance="test")
-    stepper, grads = StepGroup(leaves, plan), [guarded(fields[-1, part]) for part in inside]
-    table = stepper.table
-    table.edges.fill_(float("nan"))
-    table.outer.fill_(float("nan"))
-    table.rows[:, Column.START], table.rows[:, Column.TOTAL] = torch.tensor(cuts[:-1]), total
-    stepper._options["direction"]["PIECES"] = True
-    stepper.set_hyper(whole.hyper)
-    stepper.bind(grads)
-    stepper.prologue()
-    first = [*table.rows[:, Column.FIRST_TILE].tolist(), len(table.tiles)]
-    for i, part in enumerate(inside):
-        records = table.edges[first[i] + i : first[i + 1] + i + 1]
-        filled = records.float()
-        test_pieces.fill_from_neighbours(filled, table.outer[i], fields, start=part.start, end=part.stop, band=band)
-        records.copy_(filled)
-    stepper.direction()
-    whole.run()
-    for part, leaf, offset in zip(inside, leaves, table.rows[:, Column.OFFSET].tolist(), strict=True):
-        assert torch.equal(table.direction[offset : offset + leaf.param.numel()], torch.from_numpy(whole.direction(0)[part]))
-        assert torch.equal(leaf.momentum, old.momentum[part])
-        assert torch.equal(leaf.stats, old.stats[:, part])
+    test_pieces.check_table(Group((100,), Hyper(band=2, **ODD), block=64, state_dtype=BF16), (30, 67))
 
 
 def signals() -> None:
@@ -269,6 +244,6 @@ CHECKS: Final[Mapping[str, Callable[[], None]]] = {
     check.__name__: check
     for check in (
         *(steps, chains, pivots, grafts, wide_band, inactive, tiles, rounded_state, rounded_parameters, broken_numbers),
-        *(small_and_large, counts, norms, updates, pieces, pieces_in_a_table, signals, hazards),
+        *(small_and_large, counts, norms, updates, joined_tensors, pieces, pieces_in_a_table, signals, hazards),
     )
 }

@@ -15,8 +15,14 @@ import pytest
 import sonew_kernels
 from sonew.backends import triton_torch
 
-MODULES: Final = ("band", "storage", "window", "prologue", "direction", "norms", "update")  # each imports earlier ones only
+MODULES: Final = ("band", "storage", "window", "prologue", "block", "direction", "norms", "update")  # each imports earlier ones only
 PHASES: Final = ("prologue", "direction", "norms", "update")
+DIRECT: Final = {
+    **{f"{phase}_direct": phase for phase in ("prologue", "direction", "norms")},
+    "direction_in_place": "direction",
+    "roots_direct": "norms",
+}
+"""Direct entry -> the module it stands in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,6 @@ def load_kernels(folder: Path, patch: pytest.MonkeyPatch, fault: Fault | None, u
     table = SimpleNamespace(**{phase: getattr(modules[phase], f"{phase}_table") for phase in PHASES})
     patch.setattr(triton_torch, "_kernels", lambda: table)
     for user in users:
-        for phase in PHASES:
-            if hasattr(user, f"{phase}_direct"):
-                patch.setattr(user, f"{phase}_direct", getattr(modules[phase], f"{phase}_direct"))
+        for entry, module in DIRECT.items():
+            if hasattr(user, entry):
+                patch.setattr(user, entry, getattr(modules[module], entry))

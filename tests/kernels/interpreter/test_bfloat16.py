@@ -11,9 +11,8 @@ import torch
 
 from sonew import rounding
 from sonew.config import Hyper
-from sonew_kernels.direction import direction_direct
-from sonew_kernels.spec import Graft, Storage, triton_launches
-from tests.kernels.interpreter.harness import Group, config
+from tests.kernels.interpreter.harness import Group
+from tests.kernels.interpreter.joined import Joined, Part
 from tests.kernels.interpreter.test_hazards import equal
 
 BF16 = torch.bfloat16
@@ -94,39 +93,32 @@ def test_stored_bits_depend_on_no_tile(block: int) -> None:
 
 
 def test_the_noise_follows_the_position_in_the_tensor_beyond_32_bits() -> None:
-    """A piece that starts at 5 draws the noise of elements 5 and on, and one that starts past 2^32 another one."""
+    """A piece that starts at 60 draws the noise of elements 60 and on, and one that starts at 60 past a multiple of 2^32 another one."""
     band, length = 1, 60
     group = Group((length,), Hyper(band=band), state_dtype=BF16)
-    leaf, table = group.leaves[0], group.stepper.table
-    group.stepper.prologue()
-    table.edges.zero_()
-    table.outer.zero_()
-    exact, stored = [], {}
-    for start in (0, 5, 2**32 + 5):
+    leaf, step = group.leaves[0], int(group.leaves[0].count) + 1
+    exact: list[torch.Tensor] = []
+    stored: list[torch.Tensor] = []
+    for number in (0, 1, 1 + 2**30):
         for kind in (torch.float32, BF16):
-            new = [tensor.to(kind, copy=True).zero_() for tensor in (leaf.momentum, leaf.stats)]
-            state = [tensor.to(kind) for tensor in (leaf.momentum, leaf.stats, table.edges)]
-            seed = torch.tensor(leaf.seed, dtype=torch.int32)
-            partials = torch.zeros((len(table.tiles), 2), dtype=torch.float64)
-            where = {"length": length, "start": start, "total": 2**33, "chain": 2**33}
-            stored_as = int(Storage.BFLOAT16 if kind is BF16 else Storage.FLOAT32)
-            kinds = {"STATE_STORAGE": stored_as, "DIRECTION_STORAGE": int(Storage.FLOAT32)}
-            facts = {"GRAFT": int(Graft.ADAM), "CHAINED": False, "PIECES": True, **kinds}
-            buffers = (*state, table.outer, table.corrections[0], table.hyper, seed, leaf.count, *new, torch.zeros(length), partials)
-            direction_direct[(len(table.tiles),)](
-                group.grads[0], *buffers, **where, **facts, **triton_launches(config().as_dict(), band)["direction"].constants
+            part = Part(
+                grad=group.grads[0],
+                momentum=leaf.momentum.to(kind),
+                stats=leaf.stats.to(kind),
+                chain=2**60,
+                seed=leaf.seed,
+                total=2**60,
+                number=number,
+                outside=torch.zeros(2, band + 3, band),
             )
-            if kind is BF16:
-                stored[start] = new[0]
-            else:
-                exact.append(new[0])
+            joined = Joined([part], group.stepper.table.hyper, step, pieces=True)
+            joined.run()
+            (stored if kind is BF16 else exact).append(joined.outcome(0)[0])
     assert torch.equal(exact[1], exact[2])
-    key = [np.array([number], dtype=np.int32) for number in (leaf.seed, int(leaf.count))]
-    bits = rounding.noise(key[0], key[1], 0, np.arange(5, 5 + length, dtype=np.int32))
+    key = [np.array([number], dtype=np.int32) for number in (leaf.seed, step)]
+    bits = rounding.noise(key[0], key[1], 0, np.arange(length, 2 * length, dtype=np.int32))
     want = torch.from_numpy(rounding.round_to_bfloat16(np, exact[1].numpy(), bits)).bfloat16()
-    assert torch.equal(stored[5], want)
-    assert not torch.equal(stored[0], want)
-    assert not torch.equal(stored[2**32 + 5], want)
+    assert [torch.equal(found, want) for found in stored] == [False, True, False]
 
 
 def test_another_seed_gives_other_stored_bits_and_nothing_else() -> None:

@@ -15,6 +15,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 import sonew_kernels.window as window_module
 from sonew.config import Hyper
 from tests.kernels.interpreter.harness import Group
+from tests.kernels.interpreter.joined import Joined, Part
 from tests.kernels.interpreter.recorder import watched
 
 Bits = tuple[torch.Tensor, ...]
@@ -83,6 +84,48 @@ def test_no_program_touches_what_another_writes(band: int, chain: Any, monkeypat
         assert len(programs) == group.stepper._grids[name][0], name
         assert any(access.write for access in recorder.accesses), name
         assert recorder.conflicts() == [], name
+
+
+def joined(band: int, chain: int, *, pieces: bool) -> Joined:
+    """Joined tensors of several tiles, whole ones or pieces."""
+    parts = []
+    for seed, size in enumerate((300, 5, 260)):
+        make = torch.Generator().manual_seed(seed)
+        grad, momentum, *stats = torch.randn((band + 3, size), generator=make)
+        squares, beyond = torch.stack(stats).abs() + 1, torch.ones(2, band + 3, band)
+        place: dict[str, int] = {"total": 5 * size, "number": 2} if pieces else {}
+        parts.append(Part(grad=grad, momentum=momentum, stats=squares, chain=chain, outside=beyond, **place))
+    slots = Group((1,), Hyper(band=band)).stepper.table.hyper
+    return Joined(parts, slots, 3, pieces=pieces)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("band", "chain", "pieces"), [(0, 1000, True), (1, 1000, True), (2, 5, False)])
+def test_no_program_of_a_direct_call_touches_what_another_writes(
+    band: int, chain: int, pieces: bool, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same over joined tensors, in place too; two runs with shuffled programs give the same bits."""
+    call = joined(band, chain, pieces=pieces)
+    for launch in (call.prologue, lambda: call.direct(in_place=in_place), call.norms, call.take_roots):
+        with watched(monkeypatch) as recorder:
+            launch()
+        assert any(access.write for access in recorder.accesses)
+        assert recorder.conflicts() == []
+    again = joined(band, chain, pieces=pieces)
+    with shuffled(monkeypatch, 0):
+        again.run(in_place=in_place)
+    assert all(equal(call.outcome(i), again.outcome(i)) for i in range(3))
+
+
+def test_recorder_finds_a_halo_read_from_the_state_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted kernel fails the check above where it steps in place, and where it does not it harms nobody."""
+    monkeypatch.setattr(window_module, "old_values", halo_from_state)
+    for in_place in (False, True):
+        call = joined(1, 1000, pieces=False)
+        call.prologue()
+        with watched(monkeypatch) as recorder:
+            call.direct(in_place=in_place)
+        assert any("touches what program" in conflict for conflict in recorder.conflicts()) == in_place
 
 
 def test_recorder_finds_a_halo_read_from_the_state(monkeypatch: pytest.MonkeyPatch) -> None:

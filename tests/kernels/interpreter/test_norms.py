@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from sonew.config import Hyper
-from sonew_kernels.norms import norms_direct
+from sonew_kernels.norms import norms_direct, roots_direct
 from sonew_kernels.spec import Column, Graft
 from tests.kernels.interpreter.harness import Group
+from tests.kernels.interpreter.joined import joined_rows
 from tests.tolerances import assert_close
 
 
@@ -44,11 +45,16 @@ def test_graft_none_has_scale_one() -> None:
 
 @pytest.mark.parametrize("tiles", [1, 15, 16, 17, 100])
 def test_more_tiles_than_one_block(tiles: int) -> None:
-    """A tensor of more tiles than a block is reduced in several rounds; partials beyond its last tile do not count."""
-    partials = torch.full((tiles + 3, 2), float("nan"), dtype=torch.float64)
-    partials[:tiles] = torch.from_numpy(np.random.default_rng(tiles).uniform(0.1, 10, (tiles, 2)))
-    scale = torch.full((1,), float("nan"))
-    norms_direct[(1,)](partials, scale, (tiles - 1) * 100 + 1, GRAFT=int(Graft.ADAM), TILE=100, BLOCK=16)
+    """A tensor of more tiles than a block is reduced in several rounds; partials of its neighbours do not count."""
+    partials = torch.full((tiles + 4, 2), float("nan"), dtype=torch.float64)
+    partials[2 : tiles + 2] = torch.from_numpy(np.random.default_rng(tiles).uniform(0.1, 10, (tiles, 2)))
+    rows, _ = joined_rows([101, (tiles - 1) * 100 + 1, 200], 100)
+    scales, roots = torch.zeros(3), torch.zeros((3, 2))
+    norms_direct[(3,)](rows, partials, scales, GRAFT=int(Graft.ADAM), TILE=100, BLOCK=16)
+    roots_direct[(3,)](rows, partials, roots, TILE=100, BLOCK=16)
 
-    sums = partials[:tiles].sum(0).numpy()
-    assert_close(scale, np.array([(sums[1] / sums[0]) ** 0.25]), "norms")
+    sums = partials[2 : tiles + 2].sum(0).numpy()
+    assert_close(scales[1], np.array((sums[1] / sums[0]) ** 0.25), "norms")
+    assert_close(roots[1], sums**0.25, "norms")
+    assert torch.isnan(scales[[0, 2]]).all()
+    assert torch.isnan(roots[[0, 2]]).all()

@@ -80,12 +80,14 @@ def test_the_last_tiles_of_a_huge_tensor_step_like_the_reference(
 CUT: Final = ".to(tl.uint32)"
 FAULTS: Final = {
     "chains": Fault("band", "origin = start + first - BAND", f"origin = (start + first - BAND){CUT}.to(tl.int64)"),
-    "first element of a tile": Fault("direction", "first = tile * TILE", f"first = (tile * TILE){CUT}.to(tl.int64)"),
-    "direction": Fault("direction", "tl.store(direction + element,", f"tl.store(direction + element{CUT},"),
-    "rows stored": Fault("direction", "else stats + (row - 1) * length + element", f"else stats + ((row - 1) * length + element){CUT}"),
+    "first element of a tile": Fault("block", "first = tile * TILE", f"first = (tile * TILE){CUT}.to(tl.int64)"),
+    "direction": Fault("block", "tl.store(direction + element,", f"tl.store(direction + element{CUT},"),
+    "rows stored": Fault("block", "else stats + (row - 1) * length + element", f"else stats + ((row - 1) * length + element){CUT}"),
     "rows loaded": Fault("window", "(q - r) * place[r][1]", f"((q - r) * place[r][1]){CUT}"),
     "borders": Fault("prologue", "border = index * TILE", f"border = (index * TILE){CUT}.to(tl.int64)"),
-    "rows at borders": Fault("prologue", "stats + k * length + element", f"stats + (k * length + element){CUT}"),
+    "rows at borders": Fault(
+        "prologue", "stats[:, None] + k * length[:, None] + element", f"stats[:, None] + (k * length[:, None] + element){CUT}"
+    ),
     "number of sums": Fault("norms", "tl.load(cells + LENGTH) + TILE - 1", f"tl.load(cells + LENGTH){CUT} + TILE - 1"),
     "first element of an update tile": Fault("update", "first = tile * BLOCK", f"first = (tile * BLOCK){CUT}.to(tl.int64)"),
     "noise": Fault("storage", "(element >> 32)", "(element >> 63)"),

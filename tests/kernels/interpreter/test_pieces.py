@@ -1,36 +1,61 @@
-"""A tensor cut into pieces, as sharding cuts it, with the border records at the cuts filled by hand: the same bits as the whole."""
+"""Tensors cut into pieces, as sharding cuts them, with what lies beyond the cuts brought by hand: the same bits as the whole."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from sonew.config import Chain, Hyper
-from sonew_kernels.direction import direction_direct
-from sonew_kernels.prologue import prologue_direct
-from sonew_kernels.spec import Graft, Storage, border_record, outer_gradients, triton_launches
-from tests.kernels.interpreter.harness import Group, config
+from sonew.backends.table import Leaf
+from sonew.backends.triton_torch import StepGroup
+from sonew.config import Chain, Hyper, Plan, Problem
+from sonew_kernels.spec import Column
+from tests.kernels.interpreter.harness import Group, config, guarded
+from tests.kernels.interpreter.joined import Joined, Part, outside
 
 BLOCK = 64
-NO_SEED = torch.zeros((), dtype=torch.int32)
-FLOAT32 = {"STATE_STORAGE": int(Storage.FLOAT32), "DIRECTION_STORAGE": int(Storage.FLOAT32)}
+BF16 = torch.bfloat16
 
 
-def fill_from_neighbours(edges: torch.Tensor, outer: torch.Tensor, fields: np.ndarray, *, start: int, end: int, band: int) -> None:
-    """What a neighbour would send: the 2 * band old elements around each end of the piece, and the gradients beyond them.
+def fields_of(group: Group, i: int) -> np.ndarray:
+    """Momentum, stats and gradient of tensor i before its step, (band + 3, n) float32."""
+    leaf = group.leaves[i]
+    return torch.cat((leaf.momentum[None].float(), leaf.stats.float(), group.grads[i][None])).numpy().copy()
 
-    `fields` (band + 3, total): momentum, stats, gradient.
-    """
-    total = fields.shape[1]
-    for record, border in ((edges[0], start), (edges[-1], end)):
-        near = np.arange(border - band, border + band)
-        inside = (near >= 0) & (near < total)
-        record[:, torch.from_numpy(inside)] = torch.from_numpy(fields[:-1, near[inside]])
-    for side, begin in zip(outer, (start - band, end), strict=True):
-        near = np.arange(begin, begin + band)
-        inside = (near >= 0) & (near < total)
-        side[torch.from_numpy(inside)] = torch.from_numpy(fields[-1, near[inside]])
+
+def check_table(whole: Group, cuts: tuple[int, ...]) -> None:
+    """The pieces of a group's one tensor between these positions, side by side in a table of their own, give the bits of the whole."""
+    old, band, fields = whole.leaves[0], whole.hyper.band, fields_of(whole, 0)
+    total, state, count = whole.sizes[0], old.momentum.dtype, old.count.item()
+    inside = [slice(start, end) for start, end in pairwise((0, *cuts, total))]
+    leaves = []
+    for part in inside:
+        param, momentum, stats = torch.zeros(part.stop - part.start), guarded(fields[0, part], state), guarded(fields[1:-1, part], state)
+        step = torch.tensor(count, dtype=torch.int32)
+        leaves.append(Leaf(param, momentum, stats, step, old.chain, old.seed, start=part.start, total=total))
+    problem = Problem(device="cpu", band=band, state_dtype=str(state).removeprefix("torch."), total=total, median=total)
+    stepper = StepGroup(leaves, Plan(problem=problem, backend="triton", config=config(BLOCK), provenance="test"))
+    table = stepper.table
+    table.edges.fill_(float("nan"))
+    table.outer.fill_(float("nan"))
+    stepper.set_hyper(whole.hyper)
+    grads = [guarded(fields[-1, part]) for part in inside]
+    stepper.bind(grads)
+    stepper.prologue()
+    for i, part in enumerate(inside):
+        for side, beyond in enumerate(outside(fields, part.start, part.stop, band)):
+            state_there, grads_there = table.halo(i, side)
+            state_there.copy_(beyond[:-1])
+            grads_there.copy_(beyond[-1])
+    stepper.direction()
+    whole.run()
+    for part, leaf, offset in zip(inside, leaves, table.rows[:, Column.OFFSET].tolist(), strict=True):
+        u = table.direction[offset : offset + leaf.param.numel()]
+        torch.testing.assert_close(u, torch.from_numpy(whole.direction(0)[part]), rtol=0, atol=0)
+        assert torch.equal(leaf.momentum, old.momentum[part])
+        assert torch.equal(leaf.stats, old.stats[:, part])
 
 
 @pytest.mark.parametrize(
@@ -44,71 +69,102 @@ def fill_from_neighbours(edges: torch.Tensor, outer: torch.Tensor, fields: np.nd
         (0, "tensor", (99,)),
     ],
 )
-def test_pieces_give_the_bits_of_the_whole(band: int, chain: Chain, cuts: tuple[int, ...]) -> None:
-    """Direction, momentum and stats, piece by piece."""
-    total = 200
-    group = Group((total,), Hyper(band=band, chain=chain), block=BLOCK)
-    leaf, table = group.leaves[0], group.stepper.table
-    fields = torch.cat((leaf.momentum[None], leaf.stats, group.grads[0][None])).numpy().copy()
-    group.stepper.prologue()
-    group.stepper.direction()
+def test_pieces_of_any_length_give_the_bits_of_the_whole(band: int, chain: Chain, cuts: tuple[int, ...]) -> None:
+    """Direction, momentum and stats of the table entry, piece by piece."""
+    check_table(Group((200,), Hyper(band=band, chain=chain), block=BLOCK), cuts)
 
-    launches = triton_launches(config(BLOCK).as_dict(), band)
-    for start, end in zip((0, *cuts), (*cuts, total), strict=True):
-        length = end - start
-        tiles = -(-length // (BLOCK - band))
-        old = torch.from_numpy(fields[:, start:end].copy())
-        momentum, stats, grad = old[0].clone(), old[1:-1].clone(), old[-1].clone()
-        edges = torch.full((tiles + 1, *border_record(band)), float("nan"))
-        outer = torch.full(outer_gradients(band), float("nan"))
-        count, corrections = torch.tensor(leaf.count.item() - 1, dtype=torch.int32), torch.full((2,), float("nan"))
-        prologue_direct[(1,)](momentum, stats, count, table.hyper, count, corrections, edges, length, **launches["prologue"].constants)
-        if band:
-            fill_from_neighbours(edges, outer, fields, start=start, end=end, band=band)
-        direction = torch.full((length,), float("nan"))
-        partials = torch.full((tiles, 2), float("nan"), dtype=torch.float64)
-        where = {"length": length, "start": start, "total": total, "chain": leaf.chain}
-        facts = {"GRAFT": int(Graft.ADAM), "CHAINED": leaf.chain < total, "PIECES": True, **FLOAT32}
-        state = (momentum, stats, edges, outer, corrections, table.hyper, NO_SEED, count, momentum, stats)
-        direction_direct[(tiles,)](grad, *state, direction, partials, **where, **facts, **launches["direction"].constants)
 
-        np.testing.assert_array_equal(direction.numpy(), group.direction(0)[start:end])
-        np.testing.assert_array_equal(momentum.numpy(), leaf.momentum[start:end].numpy())
-        np.testing.assert_array_equal(stats.numpy(), leaf.stats[:, start:end].numpy())
+def shards(whole: Group, number: int, cut: tuple[bool, ...]) -> Joined:
+    """What device `number` of four holds: a quarter of each tensor that is cut, and every other one whole."""
+    parts = []
+    for i, (leaf, size) in enumerate(zip(whole.leaves, whole.sizes, strict=True)):
+        fields, piece = fields_of(whole, i), number if cut[i] else 0
+        length = size // 4 if cut[i] else size
+        start, end = piece * length, (piece + 1) * length
+        mine = torch.from_numpy(fields[:, start:end])
+        state = mine[:-1].to(leaf.momentum.dtype)
+        beyond = outside(fields, start, end, whole.hyper.band)
+        part = Part(
+            grad=mine[-1], momentum=state[0], stats=state[1:], chain=leaf.chain, seed=leaf.seed, total=size, number=piece, outside=beyond
+        )
+        parts.append(part)
+    table, count = whole.stepper.table, int(whole.leaves[0].count) + 1
+    return Joined(parts, table.hyper, count, block=whole.block, graft=whole.hyper.graft, pieces=True)
+
+
+@pytest.mark.parametrize(
+    ("band", "chain", "sizes", "cut", "state"),
+    [
+        (1, "tensor", (400, 60, 8), (True, False, True), torch.float32),
+        (2, 7, (4 * (BLOCK - 2 + 1), 4), (True, True), BF16),  # a last tile of one element; pieces of one element
+        (3, 100, (77, 4, 400), (False, True, True), torch.float32),
+        (8, "tensor", (240, 20), (True, True), torch.float32),  # pieces shorter than the band
+        (0, "tensor", (400, 3), (True, False), BF16),
+        pytest.param(16, 50, (800, 40), (True, True), BF16, marks=pytest.mark.full),
+    ],
+)
+def test_shards_of_joined_tensors_give_the_bits_of_the_whole(
+    band: int, chain: Chain, sizes: tuple[int, ...], cut: tuple[bool, ...], state: torch.dtype
+) -> None:
+    """Direction, momentum and stats of the direct entry on each of four devices, in place and not; norms from all roots."""
+    block = max(BLOCK, 8 * band)
+    whole = Group(sizes, Hyper(band=band, chain=chain), block=block, state_dtype=state)
+    devices = [shards(whole, number, cut) for number in range(4)]
+    whole.run()
+    for number, device in enumerate(devices):
+        device.run(in_place=number % 2 == 1)
+        for i, leaf in enumerate(whole.leaves):
+            momentum, stats, u = device.outcome(i)
+            start = number * momentum.numel() if cut[i] else 0
+            part = slice(start, start + momentum.numel())
+            assert torch.equal(momentum, leaf.momentum[part]), (number, i)
+            assert torch.equal(stats, leaf.stats[:, part]), (number, i)
+            np.testing.assert_array_equal(u.numpy(), whole.direction(i)[part])
+        assert device.intact()
+    fourth = torch.stack([device.roots.double() for device in devices]).pow(4)
+    for i, scale in enumerate(whole.stepper.table.scales.tolist()):
+        u_square, a_square = (fourth[:, i].sum(0) if cut[i] else fourth[0, i]).tolist()
+        assert scale == pytest.approx((a_square / u_square) ** 0.25, rel=1e-6)
+
+
+@pytest.mark.parametrize(("band", "sizes"), [(1, (400, 8)), (3, (4 * (BLOCK - 3), 4, 0))])
+def test_outer_halves_of_records_come_from_beyond_the_piece(band: int, sizes: tuple[int, ...]) -> None:
+    """Every half of a record at a piece's ends, and no other half than those around its tile borders, is written."""
+    whole = Group(sizes, Hyper(band=band), block=BLOCK, state_dtype=BF16)
+    device = shards(whole, 1, (True,) * len(sizes))
+    device.prologue()
+    want = torch.full_like(device.edges, float("nan"))
+    first = 0
+    for i, length in enumerate(device.lengths):
+        fields = np.pad(fields_of(whole, i)[:-1], ((0, 0), (band, band)), constant_values=np.nan)
+        tiles = max(1, -(-length // (BLOCK - band)))
+        for k, border in enumerate([*range(0, length, BLOCK - band), length] if length else [0, 0]):
+            record = torch.from_numpy(fields[:, length + border :][:, : 2 * band])  # of the whole: the piece is its second quarter
+            kept = record[:, :band] if k == 0 else record[:, band:] if k == tiles else record[:, : band + length - border]
+            begin = band if k == tiles else 0
+            want[first + k, :, begin : begin + kept.shape[1]] = kept.to(BF16)
+        first += tiles + 1
+    torch.testing.assert_close(device.edges, want, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_piece_far_inside_a_huge_tensor() -> None:
     """Positions beyond 2^32: a piece moved by a multiple of its chain length gives the same bits."""
     band, length, chain = 2, 150, 1000
     group = Group((length,), Hyper(band=band, chain=chain), block=BLOCK)
-    leaf, table = group.leaves[0], group.stepper.table
-    group.stepper.prologue()
-    launches = triton_launches(config(BLOCK).as_dict(), band)
-    table.edges.nan_to_num_(0.0)
-    table.outer.zero_()
-    outcomes = []
-    for start, total in ((900, 5000), (900 + chain * 2**33, chain * 2**34)):
-        momentum, stats = torch.zeros_like(leaf.momentum), torch.zeros_like(leaf.stats)
-        direction = torch.full((length,), float("nan"))
-        partials = torch.full((len(table.tiles), 2), float("nan"), dtype=torch.float64)
-        state = (
-            leaf.momentum,
-            leaf.stats,
-            table.edges,
-            table.outer,
-            table.corrections[0],
-            table.hyper,
-            NO_SEED,
-            leaf.count,
-            momentum,
-            stats,
+    leaf, outcomes = group.leaves[0], []
+    for number in (6, 6 + 20 * 2**26):  # 20 pieces are 3 chains
+        part = Part(
+            grad=group.grads[0],
+            momentum=leaf.momentum,
+            stats=leaf.stats,
+            chain=chain,
+            total=(number + 30) * length,
+            number=number,
+            outside=torch.zeros(2, band + 3, band),
         )
-        where = {"length": length, "start": start, "total": total, "chain": chain}
-        facts = {"GRAFT": int(Graft.ADAM), "CHAINED": True, "PIECES": True, **FLOAT32}
-        direction_direct[(len(table.tiles),)](
-            group.grads[0], *state, direction, partials, **where, **facts, **launches["direction"].constants
-        )
-        outcomes.append((direction, momentum, stats, partials))
-    assert torch.isfinite(outcomes[0][0]).all()
+        joined = Joined([part], group.stepper.table.hyper, int(leaf.count), block=BLOCK, pieces=True)
+        joined.run()
+        outcomes.append((*joined.outcome(0), joined.partials))
+    assert torch.isfinite(outcomes[0][2]).all()
     assert all(torch.equal(near, far) for near, far in zip(*outcomes, strict=True))
-    assert (outcomes[1][2][1:, 99] == 0).all()  # position 999 ends its chain
+    assert (outcomes[1][1][1:, 99] == 0).all()  # position 999 ends its chain

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sonew.config import Hyper
-from sonew_kernels.direction import direction_direct
-from sonew_kernels.spec import Graft, Slot, Storage, border_record, outer_gradients, triton_launches
+from sonew_kernels.spec import Slot, border_record
 from sonew_kernels.traffic import TRAFFIC, Case, Unit, bytes_per, direction_bytes, traffic, update_bytes
 from tests.kernels.interpreter.harness import Group, config
+from tests.kernels.interpreter.joined import Joined, Part
 from tests.kernels.interpreter.mutants import load_kernels
 from tests.kernels.interpreter.recorder import Recorder, watched
 from tests.kernels.traffic_faults import FAULTS
@@ -148,31 +148,32 @@ def test_added_traffic_is_found(name: str, tmp_path: Path, monkeypatch: pytest.M
 def test_piece_reads_its_neighbours_from_records_and_outer_gradients(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All programs of a piece in the midst of a tensor: no element beyond the piece is read from an array of the tensor."""
     tile, case = BLOCK - band, Case(band=band, pieces=True)
-    length, ends = 2 * tile, 2
-    arrays = {
-        "grad": torch.ones(length),
-        "momentum": torch.ones(length),
-        "stats": torch.ones(band + 1, length),
-        "edges": torch.ones(ends + 1, *border_record(band)),
-        "outer": torch.ones(outer_gradients(band)),
-        "direction": torch.zeros(length),
-    }
-    numbers, scalar = torch.ones(len(Slot)), torch.ones((), dtype=torch.int32)
-    partials = torch.zeros(2, 2, dtype=torch.float64)
-    inputs = (*(arrays[name] for name in ("grad", "momentum", "stats", "edges", "outer")), torch.ones(2), numbers, scalar, scalar)
-    outputs = (arrays["momentum"], arrays["stats"], arrays["direction"], partials)
-    where = {"length": length, "start": 1000, "total": 5000, "chain": 5000}
-    facts = {"GRAFT": int(Graft.ADAM), "CHAINED": False, "PIECES": True, "STATE_STORAGE": int(Storage.FLOAT32), "DIRECTION_STORAGE": 0}
-    with watched(monkeypatch) as recorder:
-        direction_direct[(2,)](*inputs, *outputs, **where, **facts, **triton_launches(config(BLOCK).as_dict(), band)["direction"].constants)
+    length = 2 * tile
+    ones, beyond = torch.ones(band + 1, length), torch.ones(2, band + 3, band)
+    part = Part(grad=ones[0], momentum=ones[0], stats=ones, chain=5000, total=5000, number=3, outside=beyond)
+    joined = Joined([part], torch.ones(len(Slot)), 1, pieces=True)
+    arrays = {name: getattr(joined, name) for name in ("grad", "momentum", "stats", "edges", "direction")}
+    arrays["outer"] = joined.outer_grads
+    others = {name: getattr(joined, name) for name in ("corrections", "slots", "count", "rows", "tiles", "numbers", "partials")}
+    with watched(monkeypatch) as prologue:
+        joined.prologue()
+    with watched(monkeypatch) as direction:
+        joined.direct(in_place=True)
 
-    others = {f"other {i}": tensor for i, tensor in enumerate((inputs[5], numbers, scalar, partials))}
-    found = touched(recorder, {**arrays, **others})
+    found = touched(direction, {**arrays, **others})
     expected = declared("direction", case, {"element": length, "border": 1, "tile": 2, "tensor": 1})
     # A border's gradients are its tiles' own too, so here, over all programs, they are no bytes beyond the elements'.
     shared = expected["grad", False]
     expected["grad", False] = shared._replace(unique=shared.unique - 2 * band * case.grad)
     assert {key: value for key, value in found.items() if key[0] in arrays} == expected
+    assert found["numbers", False] == Touched(2, 4)
+
+    copied = touched(prologue, {**arrays, **others, "outer": joined.outer_state})
+    fields, positions = border_record(band)
+    border, ends = (Touched(entries, 4 * entries) for entries in (positions, fields * positions))
+    state = {("momentum", False): border, ("stats", False): Touched((band + 1) * positions, 4 * (band + 1) * positions)}
+    edges = Touched(2 * ends.accesses, 2 * ends.unique)
+    assert {key: value for key, value in copied.items() if key[0] in arrays} == {**state, ("outer", False): ends, ("edges", True): edges}
 
 
 def test_bytes_per_element_are_known_numbers() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from sonew.config import Hyper
-from sonew_kernels.spec import Slot, Storage
-from sonew_kernels.update import update_direct
-from tests.kernels.interpreter.harness import SENTINEL, Group
+from tests.kernels.interpreter.harness import SENTINEL, Group, config
+
+UPDATE_BLOCK = config().as_dict()["update_block"]
 
 
 def stepped(param: torch.Tensor, u: torch.Tensor, scale: torch.Tensor, hyper: Hyper) -> torch.Tensor:
@@ -52,17 +54,20 @@ def test_update_is_exact_in_every_storage_type(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("offset", [0, 1, 4])
 def test_aligned_and_unaligned_paths_agree(offset: int) -> None:
     """A full tile steps alike whether its addresses are multiples of 16 bytes (0 and 4 elements off) or not (1)."""
-    hyper = Hyper(lr=0.1, weight_decay=0.5)
-    group = Group((4,), hyper, steps=1)
-    rng = np.random.default_rng(0)
-    storage, u = (torch.from_numpy(rng.standard_normal(64 + 8).astype(np.float32)) for _ in range(2))
-    out = torch.full((64 + 8,), SENTINEL)
-    scale = torch.tensor([1.5])
-    param, direction, new = (t[offset : offset + 64] for t in (storage, u, out))
-    hyper_slots, zero = group.stepper.table.hyper, torch.zeros((), dtype=torch.int32)
-    float32 = {"STORAGE": int(Storage.FLOAT32), "DIRECTION_STORAGE": int(Storage.FLOAT32), "STOCHASTIC": False}
-    update_direct[(2,)](param, direction, scale, hyper_slots, hyper_slots[int(Slot.LR)], zero, zero, new, 50, 0, **float32, BLOCK=32)
+    size, hyper = UPDATE_BLOCK + 50, Hyper(lr=0.1, weight_decay=0.5)
+    group = Group((size,), hyper, steps=1)
+    storage = torch.full((size + 8,), SENTINEL)
+    param = storage[offset : offset + size]
+    group.leaves[0] = replace(group.leaves[0], param=param)
+    group.stepper = group.make_stepper()
+    rng, table = np.random.default_rng(0), group.stepper.table
+    assert storage.data_ptr() % 16 == table.direction.data_ptr() % 16 == 0
+    for tensor in (param, table.direction[:size]):
+        tensor.copy_(torch.from_numpy(rng.standard_normal(size).astype(np.float32)))
+    table.scales.fill_(1.5)
+    want = stepped(param, table.direction[:size], table.scales[0], hyper)
+    group.stepper.update()
 
-    assert torch.equal(new[:50], stepped(param[:50], direction[:50], scale, hyper))
-    assert (out[:offset] == SENTINEL).all()
-    assert (out[offset + 50 :] == SENTINEL).all()
+    assert torch.equal(param, want)
+    assert (storage[:offset] == SENTINEL).all()
+    assert (storage[offset + size :] == SENTINEL).all()
