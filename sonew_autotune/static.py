@@ -38,7 +38,7 @@ __all__ = [
 KERNELS: Final = ("prologue", "direction", "norms", "update")
 ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "table": KERNELS,
-    "direct": ("prologue", "direction", "norms", "roots"),
+    "direct": ("prologue", "direction", "roots"),
     "in_place": ("direction",),
 }
 """The kernels of each entry: table (torch), direct (jax), and direct without parameters of their own for outputs that are inputs."""

@@ -47,17 +47,11 @@ def norms_table(rows, partials, scales, GRAFT: tl.constexpr, TILE: tl.constexpr,
 
 
 @triton.jit
-def norms_direct(rows, partials, scales, GRAFT: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """Norms phase of joined tensors, one program per tensor."""
-    row = tl.program_id(0).to(tl.int64)
-    tl.store(scales + row, graft_scale(joined_cells(rows, row), partials, GRAFT, TILE, BLOCK))
-
-
-@triton.jit
 def roots_direct(rows, partials, roots, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """In place of `norms_direct` where tensors are sharded: float32 (tensors, 2), square roots of each piece's |u| and |a|, as they come.
+    """Norms phase of joined tensors, one program per tensor: float32 (tensors, 2), square roots of |u| and |a|, as they come.
 
-    One program per tensor. Sums of squares of float32 numbers overflow float32, their fourth roots do not.
+    What they are for is the caller's, since shards combine theirs. Sums of squares of float32 numbers overflow float32, their
+    fourth roots do not.
     """
     row = tl.program_id(0).to(tl.int64)
     u_square, a_square = tensor_sums(joined_cells(rows, row), partials, TILE, BLOCK)

@@ -193,10 +193,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
         Fault("direction", "stats_out + (BAND + 1) * offset", "stats_out + offset"),
     ),
     "joined: direction of another tensor": ("joined_tensors", Fault("direction", "direction + offset,", "direction,")),
-    "joined: scale of another tensor": (
-        "joined_tensors",
-        Fault("norms", "scales + row, graft_scale(joined_cells", "scales, graft_scale(joined_cells"),
-    ),
+    "joined: root of another tensor": ("joined_tensors", Fault("norms", "joined_cells(rows, row)", "joined_cells(rows, 0)")),
     "one root for both": ("norms", Fault("norms", "tl.sqrt(tl.sqrt(u_square)).to", "tl.sqrt(tl.sqrt(a_square)).to")),
     "norm in place of its root": ("norms", Fault("norms", "tl.sqrt(tl.sqrt(a_square)).to", "tl.sqrt(a_square).to")),
     "root of another tensor": ("norms", Fault("norms", "roots + 2 * row + 1", "roots + 1")),

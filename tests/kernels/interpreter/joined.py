@@ -11,7 +11,7 @@ import torch
 
 from sonew.config import GraftName
 from sonew_kernels.direction import direction_direct, direction_in_place
-from sonew_kernels.norms import norms_direct, roots_direct
+from sonew_kernels.norms import roots_direct
 from sonew_kernels.prologue import prologue_direct
 from sonew_kernels.spec import Column, Graft, Storage, border_record, outer_gradients, outer_state, triton_launches
 from tests.kernels.interpreter.harness import MARGIN, SENTINEL, config, sentinels_intact
@@ -107,12 +107,17 @@ class Joined:
         assert not band or tuple(self.outer_state.shape[1:]) == outer_state(band)
         assert not band or tuple(self.outer_grads.shape[1:]) == outer_gradients(band)
         self.edges = torch.full((tiles + n, *border_record(band)) if band else (1,), nan, dtype=state)
-        self.corrections, self.scales, self.roots = torch.full((2,), nan), torch.full((n,), nan), torch.full((n, 2), nan)
+        self.corrections, self.roots = torch.full((2,), nan), torch.full((n, 2), nan)
         self.partials = torch.full((tiles, 2), nan, dtype=torch.float64)
         stored = [int(Storage[str(kind).removeprefix("torch.").upper()]) for kind in (state, direction_dtype)]
-        self.graft = {"GRAFT": int(Graft[graft.upper()])}
         chained = any(chain < total for chain, total in zip(chains, totals, strict=True))
-        self._facts = {**self.graft, "CHAINED": chained, "PIECES": pieces, "STATE_STORAGE": stored[0], "DIRECTION_STORAGE": stored[1]}
+        self._facts = {
+            "GRAFT": int(Graft[graft.upper()]),
+            "CHAINED": chained,
+            "PIECES": pieces,
+            "STATE_STORAGE": stored[0],
+            "DIRECTION_STORAGE": stored[1],
+        }
 
     def prologue(self) -> None:
         launch, tiles = self.launches["prologue"], len(self.tiles)
@@ -132,9 +137,6 @@ class Joined:
             direction_direct[(len(self.tiles),)](*inputs, self.momentum_out, self.stats_out, *outputs, **constants)
 
     def norms(self) -> None:
-        norms_direct[(len(self.lengths),)](self.rows, self.partials, self.scales, **self.graft, **self.launches["norms"].constants)
-
-    def take_roots(self) -> None:
         roots_direct[(len(self.lengths),)](self.rows, self.partials, self.roots, **self.launches["norms"].constants)
 
     def run(self, *, in_place: bool = False) -> None:
@@ -142,7 +144,6 @@ class Joined:
         self.prologue()
         self.direct(in_place=in_place)
         self.norms()
-        self.take_roots()
 
     def outcome(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """New momentum, new stats and direction of part i."""

@@ -18,7 +18,8 @@ from sonew.backends import triton_torch
 MODULES: Final = ("band", "storage", "window", "prologue", "block", "direction", "norms", "update")  # each imports earlier ones only
 PHASES: Final = ("prologue", "direction", "norms", "update")
 DIRECT: Final = {
-    **{f"{phase}_direct": phase for phase in ("prologue", "direction", "norms")},
+    "prologue_direct": "prologue",
+    "direction_direct": "direction",
     "direction_in_place": "direction",
     "roots_direct": "norms",
 }
