@@ -1,5 +1,6 @@
 # One environment, .venv, serves every target; it is made on first use and made anew when its inputs change.
-# PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="..." reaches the command that a target runs.
+# PYTHON=/path/to/python3.11 chooses the interpreter, PYTHON312=/path/to/python3.12 the one of test-jax-next,
+# ARGS="..." reaches the command that a target runs.
 
 ifdef PYTHON
 CANDIDATES := $(PYTHON)
@@ -15,10 +16,10 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env tune bench gpu test test-all lint format clean
+.PHONY: help env tune bench gpu test test-all test-jax-next lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## make .venv with everything in it
 
@@ -36,6 +37,9 @@ test: $(STAMP) ## formatter, linter, types, import contract and tests
 
 test-all: $(STAMP) ## the same with the long tests
 	@.venv/bin/python -m tests --full $(ARGS)
+
+test-jax-next: $(STAMP) ## what JAX lowers for a GPU, under the next JAX and Python 3.12; part of test-all
+	@.venv/bin/python -m tests --jax-next $(ARGS)
 
 lint: $(STAMP) ## formatter, linter and types only
 	@.venv/bin/python -m tests --lint $(ARGS)

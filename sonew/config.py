@@ -86,7 +86,7 @@ class Hyper:
         for name in ("lr", "eps", "weight_decay", "eps_rel", "gamma"):
             _check_number(name, getattr(self, name), "a finite number >= 0", f"Pass for example {name}=1e-3.", lambda v: v >= 0)
         for name in ("beta1", "beta2"):
-            fix = "Pass for example betas=(0.9, 0.99)."
+            fix = "Pass for example betas=(0.9, 0.99); in JAX b1=0.9, b2=0.99."
             _check_number(name, getattr(self, name), "a number in [0, 1)", fix, lambda v: 0 <= v < 1)
         band_ok = isinstance(self.band, int) and not isinstance(self.band, bool) and self.band >= 0
         _require("band", self.band, "an integer >= 0", "Use band=1 (tridiagonal) unless you have measured another.", ok=band_ok)

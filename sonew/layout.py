@@ -13,6 +13,7 @@ from typing import Final
 MOMENTUM: Final = "momentum"
 STATS: Final = "stats"
 COUNT: Final = "count"
+VERSION: Final = 1  # of all that is said here, as state dicts carry it
 
 
 @dataclass(frozen=True, slots=True)

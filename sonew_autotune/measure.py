@@ -2,6 +2,8 @@
 
 Machines drift (frequency, neighbours, heat), so single times are not compared: every workload is timed once per round, in
 an order shuffled anew each round, and two workloads are compared by their per-round ratios.
+
+torch is loaded where it is measured: processes that time JAX have this clock too, and no torch.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 
 from sonew.errors import InvalidConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 Work = Callable[[], object]
 Clock = Callable[[Work, int], float]
@@ -88,6 +92,8 @@ def cpu_clock(work: Work, repetitions: int) -> float:
 
 def cuda_clock(work: Work, repetitions: int) -> float:
     """Seconds between two events around `repetitions` calls; launch gaps count where the device waits for the host."""
+    import torch  # noqa: PLC0415  # see above
+
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -182,8 +188,18 @@ def paired_ratio(a: Samples, b: Samples, *, seed: int = 0) -> Ratio:
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def fused_adamw(shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> Work:
-    """The baseline of every speed: one step of `torch.optim.AdamW(fused=True)` over tensors of these shapes."""
+def unpaired_ratio(a: Samples, b: Samples, *, seed: int = 0) -> Ratio:
+    """Median of a over median of b, of runs that shared no rounds, with the bootstrap's 95 % interval: what drifts between them counts."""
+    rng = np.random.default_rng(seed)
+    medians = [np.median(rng.choice(samples.times_ms, (_RESAMPLES, len(samples.times_ms))), axis=1) for samples in (a, b)]
+    low, high = np.percentile(medians[0] / medians[1], _CONFIDENCE)
+    return Ratio(a.median_ms / b.median_ms, float(low), float(high))
+
+
+def fused_adamw(shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype | None = None, device: str = "cpu", seed: int = 0) -> Work:
+    """The baseline of every speed: one step of `torch.optim.AdamW(fused=True)` over tensors of these shapes; None: torch's default type."""
+    import torch  # noqa: PLC0415  # see above
+
     generator = torch.Generator(device).manual_seed(seed)
     params = [torch.randn(shape, dtype=dtype, device=device, generator=generator) for shape in shapes]
     for param in params:
@@ -191,8 +207,10 @@ def fused_adamw(shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype = torch
     return torch.optim.AdamW(params, lr=1e-6, fused=True).step
 
 
-def copy_roof(elements: int, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Work:
-    """The memory system's own pace: a copy of so many elements."""
+def copy_roof(elements: int, *, dtype: torch.dtype | None = None, device: str = "cpu") -> Work:
+    """The memory system's own pace: a copy of so many elements; None: torch's default type."""
+    import torch  # noqa: PLC0415  # see above
+
     source = torch.ones(elements, dtype=dtype, device=device)
     target = torch.zeros_like(source)
 

@@ -1,7 +1,7 @@
 """Every check of the project in order, each in a process of its own; stops at the first that fails.
 
-`python -m tests` is `make test`, `--lint` its static half, `--full` adds the tests marked full, new random examples and the compile
-tests under other versions of Triton, `--format` rewrites files.
+`python -m tests` is `make test`, `--lint` its static half, `--full` adds the tests marked full, new random examples, the compile tests
+under other versions of Triton and the lowering tests under the next JAX, which `--jax-next` runs alone; `--format` rewrites files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One process: a name to print, a module run with this interpreter, its arguments and what its environment adds.
+    """One process: a name to print, a module run by an interpreter, its arguments and what its environment adds.
 
     Attributes:
+        python: the interpreter.
         makes: the file it is run for; with that file there already, the stage is left out.
         hint: what it may need, for when it fails.
     """
@@ -32,6 +33,7 @@ class Stage:
     module: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
     makes: Path | None = None
     hint: str = ""
 
@@ -46,16 +48,29 @@ LINT: Final = (
     Stage(name="types", module="mypy", arguments=()),
 )
 COMPILED: Final = "tests/kernels/compiled"
-# TRITON_INTERPRET is read when a kernel module is imported: interpreted and compiled kernels need processes of their own. So does JAX, which
-# makes its devices once, and must not find torch loaded.
+JAX_LOWERED: Final = "tests/jax/lowering"
+JAX_GPU: Final = "tests/jax/gpu"
+# TRITON_INTERPRET is read when a kernel module is imported: interpreted and compiled kernels need processes of their own. So does
+# JAX, which makes its devices once, and must not find torch loaded; where it compiles kernels, Triton loads torch.
 SUITES: Final[tuple[tuple[str, tuple[str, ...], dict[str, str]], ...]] = (
     ("tests", ("tests", "--ignore=tests/kernels", "--ignore=tests/jax"), {}),
-    ("jax", ("tests/jax",), {}),
+    ("jax", ("tests/jax", f"--ignore={JAX_LOWERED}", f"--ignore={JAX_GPU}"), {}),
+    ("jax, for a GPU", (JAX_LOWERED, JAX_GPU), {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
     ("kernels, interpreted", ("tests/kernels/interpreter",), {"TRITON_INTERPRET": "1"}),
     ("kernels, compiled", (COMPILED,), {}),
     ("kernels, on a GPU", ("tests/kernels/gpu",), {}),
 )
 OTHER_TRITONS: Final = ("3.6.0", "3.9.0")  # the oldest that is allowed, which is also the one for Python 3.12, and the newest
+
+NEXT_JAX: Final = "0.11.2"
+NEXT_FOLDER: Final = ROOT / "build" / f"jax-{NEXT_JAX}"
+NEXT_PACKAGES: Final = (
+    *(f"jax=={NEXT_JAX}", f"jaxlib=={NEXT_JAX}", "jax-triton==0.4.1", "triton==3.7.1"),
+    *("hypothesis", "numpy", "optax", "platformdirs", "pytest"),
+)
+NEXT_PLUGIN: Final = f"jax-cuda12-plugin=={NEXT_JAX}"  # jax-triton needs it on any machine; what it depends on, only a GPU needs
+NEXT_PYTHONS: Final = ("python3.12", "python3", sys.executable)
+NO_NEXT: Final = f"none of {', '.join(NEXT_PYTHONS)} runs as Python 3.12 with venv. Install one or set PYTHON312=/path/to/python3.12."
 
 
 def suites(*, full: bool) -> tuple[Stage, ...]:
@@ -89,6 +104,36 @@ def other_tritons() -> Iterator[Stage]:
         )
 
 
+def next_python() -> str | None:
+    """A Python 3.12, which the next JAX is tested under. Judged by running it: a version manager's shim can be on PATH and still fail."""
+    code = "import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 12))"
+    for candidate in [python] if (python := os.environ.get("PYTHON312")) else NEXT_PYTHONS:
+        try:
+            if subprocess.run([candidate, "-c", code], capture_output=True, check=False).returncode == 0:
+                return candidate
+        except OSError:
+            continue
+    return None
+
+
+def next_jax(python: str) -> Iterator[Stage]:
+    """The lowering tests under the next JAX and jax-triton, in an environment of their own below build/, made once."""
+    own, packages = str(NEXT_FOLDER / "bin" / "python"), NEXT_FOLDER / "lib" / "python3.12" / "site-packages"
+    installed = packages / f"jax_cuda12_plugin-{NEXT_JAX}.dist-info" / "RECORD"  # the last one
+    pip, hint = ("install", "--quiet", "--disable-pip-version-check"), "it needs the network and 2 GB of disk"
+    name = f"install jax {NEXT_JAX}"
+    yield Stage(name=f"{name}: environment", python=python, module="venv", arguments=("--clear", str(NEXT_FOLDER)), makes=installed)
+    yield Stage(name=name, python=own, module="pip", arguments=(*pip, *NEXT_PACKAGES), makes=installed, hint=hint)
+    plugin = (*pip, "--no-deps", NEXT_PLUGIN)
+    yield Stage(name=f"{name}: plugin", python=own, module="pip", arguments=plugin, makes=installed, hint=hint)
+    yield Stage(
+        name=f"jax, lowered by jax {NEXT_JAX}",
+        python=own,
+        module="pytest",
+        arguments=(JAX_LOWERED, "--quiet", "--durations=15"),
+    )
+
+
 def run(stages: Iterable[Stage]) -> int:
     """Run stages until one fails; print what each took. Returns the failing stage's exit status, or 0."""
     taken: list[str] = []
@@ -96,8 +141,8 @@ def run(stages: Iterable[Stage]) -> int:
     for stage in stages:
         if stage.makes is not None and stage.makes.exists():
             continue
-        command = [sys.executable, "-m", stage.module, *stage.arguments]
-        shown = [f"{name}={value}" for name, value in stage.environment.items()] + ["python", *command[1:]]
+        command = [stage.python, "-m", stage.module, *stage.arguments]
+        shown = [f"{name}={value}" for name, value in stage.environment.items()] + [Path(stage.python).name, *command[1:]]
         print(f"\n== {stage.name}: {' '.join(shown)}", flush=True)
         start = time.monotonic()
         inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -116,13 +161,22 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--lint", action="store_true", help="formatter, linter and types only")
     which.add_argument("--format", action="store_true", help="rewrite files instead of checking")
-    which.add_argument("--full", action="store_true", help="also the tests marked full, and other versions of Triton")
+    which.add_argument("--full", action="store_true", help="also the tests marked full, and other versions of Triton and JAX")
+    which.add_argument("--jax-next", action="store_true", help=f"the lowering tests under jax {NEXT_JAX} and Python 3.12 only")
     chosen = parser.parse_args()
     if chosen.format:
         return run(FORMAT)
     if chosen.lint:
         return run(LINT)
-    return run((*LINT, *suites(full=chosen.full), *(other_tritons() if chosen.full else ())))
+    python = next_python() if chosen.jax_next or chosen.full else None
+    if chosen.jax_next:
+        if python is None:
+            sys.exit(f"error: {NO_NEXT}")
+        return run(next_jax(python))
+    status = run((*LINT, *suites(full=chosen.full), *(other_tritons() if chosen.full else ()), *(next_jax(python) if python else ())))
+    if chosen.full and python is None:
+        print(f"== left out: the lowering tests under jax {NEXT_JAX}: {NO_NEXT}", flush=True)
+    return status
 
 
 if __name__ == "__main__":

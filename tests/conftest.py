@@ -8,6 +8,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 SEED: Final = 20231
+JAX_TESTS: Final = Path(__file__).resolve().parent / "jax"
 _NUMBERS: Final = itertools.count()  # of the tests' folders, which are made only when something is written
 
 # Timings vary with load, so no example is failed for being slow. The same examples in every run, new ones under `--full`.
@@ -24,8 +26,8 @@ settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked gpu where torch sees no GPU; torch is asked only when there is such a test."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
+    """Skip tests marked gpu where torch sees no GPU; torch is asked only when there is such a test. JAX's ask JAX."""
+    marked = [item for item in items if item.get_closest_marker("gpu") and JAX_TESTS not in item.path.parents]
     if not marked:
         return
     import torch

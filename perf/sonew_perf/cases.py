@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Final
 
 import torch
@@ -16,28 +15,10 @@ from sonew.layout import COUNT, MOMENTUM, STATS
 from sonew.torch import SONew
 from sonew.torch.settings import Settings
 from sonew_autotune.measure import Work, copy_roof
-from sonew_autotune.problems import MODELS, Shapes
+from sonew_autotune.problems import MODELS
+from sonew_perf.workloads import LR, Workload
 
-LR: Final = 1e-6  # parameters stay where they are however often a case is called
 TUNING_NOTES: Final = {"on": "", "off": ", untuned", "pinned": ", pinned"}
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The tensors that one step updates."""
-
-    name: str
-    shapes: Shapes
-
-    @property
-    def elements(self) -> int:
-        """Elements of all tensors."""
-        return sum(prod(shape) for shape in self.shapes)
-
-
-def one_tensor(size: int) -> Workload:
-    """A single tensor of so many elements."""
-    return Workload("one tensor", ((size,),))
 
 
 def whole_model(name: str) -> Workload:

@@ -16,23 +16,30 @@ from sonew.dispatch import TUNING_MODES
 from sonew.errors import SonewError
 from sonew_autotune.device import DEVICES, NoDeviceError, find_device
 from sonew_autotune.measure import REPORTED_ROUNDS
+from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import MODELS
 from sonew_autotune.settings import Exit
 from sonew_perf import host as host_time
 from sonew_perf import report, runner, store, summary, training
-from sonew_perf.cases import cases, one_tensor, whole_model
-from sonew_perf.errors import DataError
+from sonew_perf.cases import cases, whole_model
+from sonew_perf.errors import DataError, MeasurementError
 from sonew_perf.gpu import report as gpu_report
 from sonew_perf.gpu.plan import STAGES, make_plan
 from sonew_perf.gpu.run import BUDGET_S, GpuRun, Options, document, no_gpu, run_gpu
 from sonew_perf.idx import find_train_images, read_images
+from sonew_perf.jax import ask as jax_process
+from sonew_perf.jax import report as jax_report
+from sonew_perf.jax.request import ADAMW, XLA, JaxTiming, Method
 from sonew_perf.machine import describe, headline
+from sonew_perf.workloads import one_tensor
 
 EPILOG: Final = (
-    "Exit codes: 0 done, 1 the correctness ladder failed (gpu), 2 wrong use or broken input, 3 could not judge (no device, or a "
+    "Exit codes: 0 done, 1 the correctness ladder failed (gpu), 2 wrong use or broken input, 3 could not judge (no device, no result, or a "
     "method's optimum is missing or at the edge of the grid), 130 interrupted (finished runs are kept in --output)."
 )
 BANDS: Final = [1, 4]
+JAX_TIMEOUT_S: Final = 1800.0  # XLA takes minutes to compile a step over a large model's leaves
+JAX_BANDS: Final = [0, 1, 4]
 TUNINGS: Final = ["on"]
 RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; an optimum at either end is not judged
 TRAINED_BANDS: Final = [1]
@@ -54,7 +61,7 @@ def _exit_codes() -> Iterator[None]:
         yield
     except SonewError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(Exit.NOT_JUDGED if isinstance(error, NoDeviceError) else Exit.WRONG_USE) from error
+        raise typer.Exit(Exit.NOT_JUDGED if isinstance(error, NoDeviceError | MeasurementError) else Exit.WRONG_USE) from error
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -151,6 +158,35 @@ def host(
     console = Console()
     console.print(host_time.host_table(entries, headline(machine)))
     _print_lines(console, host_time.verdict_lines(entries))
+
+
+@app.command(epilog=EPILOG)
+def jax(
+    *,
+    size: Annotated[int, typer.Option(min=1, help="Elements of the one leaf.")] = 4 * 2**20,
+    model: Annotated[
+        str | None, typer.Option(help=f"Step this model's leaves instead: {', '.join(MODELS)}.", callback=_among(list(MODELS)))
+    ] = None,
+    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = JAX_BANDS,
+    rounds: Annotated[int, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds.")] = 9,
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option(help="Write the entries to this file, replacing it.")] = None,
+) -> None:
+    """Time one jitted, donated step of the JAX surface on this machine's CPU, by XLA, beside optax.adamw. The GPU: `sonew-perf gpu`."""
+    methods = Method(family=ADAMW), *(Method(band=number, backend=XLA) for number in dict.fromkeys(band))
+    with _exit_codes():
+        workload = one_tensor(size) if model is None else whole_model(model)
+        with Console(stderr=True).status(f"timing {workload.name} in {rounds} interleaved rounds"):
+            result = jax_process.ask(JaxTiming(workload=workload, methods=methods, device="cpu", rounds=rounds), JAX_TIMEOUT_S)
+        if isinstance(result, Failure):
+            raise MeasurementError(result.message)
+        entries = jax_report.entries_of(result)
+        if output is not None:
+            store.write_entries(output, entries)
+    if as_json:
+        typer.echo(store.document(entries), nl=False)
+        return
+    Console().print(jax_report.jax_table(result))
 
 
 def _train_all(runs: Sequence[training.Run], data: Path, device: torch.device, output: Path | None) -> list[store.Entry]:

@@ -11,3 +11,7 @@ class DataError(SonewError, ValueError):
 
 class RecordError(SonewError, ValueError):
     """A record file cannot be read as one."""
+
+
+class MeasurementError(SonewError, RuntimeError):
+    """A process that measures ended without a result."""

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 import sonew
 from sonew.backends.native_build import cpu_model
 from sonew.torch import SONew
-from sonew_kernels.spec import source_hash
-
-
-def installed_version(package: str) -> str:
-    """Version of an installed package, or "not installed"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+from sonew_perf.entries import installed_version, plan_entry
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
@@ -36,18 +27,9 @@ def describe(device: torch.device) -> dict[str, str | int]:
 
 
 def describe_plans(optimizer: object) -> list[dict[str, object]]:
-    """What stepped the launch groups of a `SONew`, and why: backend, kernel and its source hash, configuration, provenance."""
+    """What stepped the launch groups of a `SONew`, and why (`entries.plan_entry`)."""
     plans = optimizer.plans() if isinstance(optimizer, SONew) else []
-    return [
-        {
-            "backend": plan.backend,
-            "kernel": plan.config.kernel,
-            "source_hash": source_hash(plan.config.kernel) if plan.config.kernel else "",
-            "config": plan.config.as_dict(),
-            "provenance": plan.provenance,
-        }
-        for plan in plans
-    ]
+    return [plan_entry(plan) for plan in plans]
 
 
 def headline(machine: dict[str, str | int]) -> str:

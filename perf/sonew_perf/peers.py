@@ -16,9 +16,10 @@ from sonew.torch import SONew
 from sonew_autotune.measure import Work, copy_roof
 from sonew_kernels.spec import STORAGE_BYTES
 from sonew_kernels.traffic import direction_bytes
-from sonew_perf.cases import LR, TimedCase, phase_works
+from sonew_perf.cases import TimedCase, phase_works
 from sonew_perf.compiled import CompiledSonew
 from sonew_perf.graphs import capture
+from sonew_perf.workloads import LR
 
 EAGER: Final = "eager"
 GRAPH: Final = "graph"

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
 import torch
 
 from sonew.torch import SONew
-from sonew_autotune.measure import Ratio, Samples, interleave, paired_ratio
+from sonew_autotune.measure import Samples, interleave
 from sonew_autotune.memory import held_bytes, peak_bytes
-from sonew_perf.cases import TimedCase, Workload, phase_works
+from sonew_perf.cases import TimedCase, phase_works
+from sonew_perf.entries import digits, timed_entry
 from sonew_perf.machine import describe_plans
 from sonew_perf.store import Entry
+from sonew_perf.workloads import Workload
 
 PEERS: Final = ("AdamW fused", "copy")  # what every case is a multiple of
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.5g}")
-
-
-def _ratio(ratio: Ratio) -> dict[str, float]:
-    return {name: _digits(value) for name, value in asdict(ratio).items()}
 
 
 def _phases(case: TimedCase, device: torch.device) -> dict[str, float]:
@@ -34,7 +27,7 @@ def _phases(case: TimedCase, device: torch.device) -> dict[str, float]:
     if works:
         works["prologue"]()  # without its corrections the direction would work on NaN
     timed = interleave(works, device=device.type) if works else {}
-    return {name: _digits(samples.median_ms) for name, samples in timed.items()}
+    return {name: digits(samples.median_ms) for name, samples in timed.items()}
 
 
 def case_entry(
@@ -49,17 +42,8 @@ def case_entry(
         peers: names of the cases it is a multiple of.
         phases: whether the phases of a `SONew` are timed now, each on its own.
     """
-    own = samples[case.name]
     held = [case.optimizer] if case.optimizer is not None else []
-    return {
-        "case": case.name,
-        "settings": dict(case.settings),
-        "samples_ms": [_digits(value) for value in own.times_ms],
-        "repetitions": own.repetitions,
-        "median_ms": _digits(own.median_ms),
-        "p20_ms": _digits(own.p20_ms),
-        "p80_ms": _digits(own.p80_ms),
-        "against": {peer: _ratio(paired_ratio(own, samples[peer])) for peer in peers},
+    return timed_entry(case.name, case.settings, samples, peers) | {
         "state_bytes": held_bytes(case.optimizer.state) if case.optimizer is not None else 0,
         "peak_bytes": peak_bytes(case.work, *held, device=device.type) + case.pool_bytes if held and case.counted else None,
         "phases_ms": _phases(case, device) if phases else {},
@@ -87,7 +71,7 @@ def measure(
     samples = interleave({case.name: case.work for case in all_cases}, rounds=rounds, device=device.type)
     shared = {
         "kind": "step time",
-        "workload": {"name": workload.name, "tensors": len(workload.shapes), "elements": workload.elements, "dtype": "float32"},
+        "workload": workload.described(),
         "machine": dict(machine),
         "load_before": load,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

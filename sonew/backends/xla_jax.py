@@ -7,6 +7,7 @@ wait for. A block's border is met like a shard's: with the old values beyond it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Final
 
 import jax
@@ -19,6 +20,22 @@ from sonew.config import COMPUTE_DTYPE, Problem
 
 KERNEL: Final = ""
 BLOCK: Final = 16384  # elements: what a block needs stays in a core's second-level cache
+
+
+@jax.custom_jvp
+def _sqrt(x: jax.Array) -> jax.Array:
+    """Square root with derivative 0 at 0: there roots of squares have a kink, and infinity times 0 would spoil every derivative."""
+    return jnp.sqrt(x)
+
+
+@_sqrt.defjvp
+def _sqrt_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    root = _sqrt(*primals)
+    return root, tangents[0] * jnp.where(root == 0, 0, 0.5 / jnp.where(root == 0, 1, root))
+
+
+XP: Final = ModuleType("jax.numpy, but for sqrt")
+XP.__dict__.update({**vars(jnp), "sqrt": _sqrt})
 
 
 def rejects(problem: Problem) -> str | None:  # noqa: ARG001  # the backend protocol's signature; the reference takes every problem
@@ -58,7 +75,7 @@ def _advance(
     if not isinstance(position, int):
         in_chain = jnp.where(index < 0, 0, in_chain)
     links = reference.links_at(left, in_chain, numbers.band)
-    return reference.direction(jnp, grad, momentum, stats, count, links, numbers)  # type: ignore[arg-type]  # it reads the same fields
+    return reference.direction(XP, grad, momentum, stats, count, links, numbers)  # type: ignore[arg-type]  # it reads the same fields
 
 
 def _stored(fact: Facts, count: jax.Array, position: jax.Array | int, values: jax.Array, row: int, dtype: Any) -> jax.Array:  # noqa: ANN401  # numpy's dtype-like
@@ -85,8 +102,8 @@ def _store(
 
 def _roots(u: jax.Array, target: jax.Array) -> jax.Array:
     """Fourth roots of the sums of squares, (2,)."""
-    norms = [reference.norm(jnp, x) for x in (u, target)]
-    return jnp.stack([jnp.sqrt(peak) * jnp.sqrt(root) for peak, root in norms])
+    norms = [reference.norm(XP, x) for x in (u, target)]
+    return jnp.stack([_sqrt(peak) * _sqrt(root) for peak, root in norms])
 
 
 def _whole(fact: Facts, flat: Flat, count: jax.Array, numbers: Numbers) -> Direction:

@@ -17,10 +17,10 @@ from jax.custom_batching import custom_vmap
 from sonew.backends import xla_jax
 from sonew.backends.flat_jax import LARGEST, Direction, Facts, Flat, Numbers
 from sonew.config import Problem, chain_length
-from sonew.dispatch import Tuning, load_backend, make_plan
-from sonew.errors import UnsupportedProblemError
+from sonew.dispatch import Tuning, load_backend, make_plan, requested_backend
+from sonew.errors import BackendUnavailableError, UnsupportedProblemError
 from sonew.jax.leaves import Leaf
-from sonew.jax.sharding import shard_of, sharded
+from sonew.jax.sharding import Run, shard_of, sharded
 from sonew.rounding import tensor_seed
 
 
@@ -47,11 +47,11 @@ def step_leaves(leaves: Sequence[Leaf], shardings: Sequence[Any], count: jax.Arr
     seeds = [tensor_seed(choice.seed, i) for i in range(len(leaves))]
     shards = [shard_of(leaf.grad, given, numbers, str(leaf.momentum.dtype)) for leaf, given in zip(leaves, shardings, strict=True)]
     filled = [i for i, leaf in enumerate(leaves) if jnp.size(leaf.grad)]
-    run = partial(_directions, numbers=numbers, choice=choice)
+    run = _run(choice)
     plain = [i for i in filled if shards[i] is None]
     if plain:
         facts = [_facts(jnp.shape(leaves[i].grad), numbers, seeds[i]) for i in plain]
-        for i, made in zip(plain, run(facts, [leaves[i].flat() for i in plain], count), strict=True):
+        for i, made in zip(plain, run(facts, [leaves[i].flat() for i in plain], count, numbers), strict=True):
             out[i] = leaves[i].stepped(made, numbers)
     cut = {i: shard for i in filled if (shard := shards[i]) is not None}
     if cut:
@@ -93,9 +93,19 @@ def _problem(facts: Sequence[Facts], flats: Sequence[Flat], numbers: Numbers, de
     )
 
 
-def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array, *, numbers: Numbers, choice: Choice) -> list[Direction]:
+@cache
+def _run(choice: Choice) -> Run:
+    """The direction phase of pieces, one function per choice: by it compiled programs are found again."""
+    return partial(_directions, choice=choice)
+
+
+def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array, numbers: Numbers, *, choice: Choice) -> list[Direction]:
     """Direction phase of pieces on the platform that the program is lowered for."""
     static, traced = numbers.split()
+    explicit = requested_backend(choice.backend, "jax") == "triton"
+    if explicit and choice.compute_capability is None and not has_gpu():
+        msg = "backend='triton' cannot run: JAX sees no GPU. Use backend='auto' without SONEW_BACKEND, or install JAX for the GPU."
+        raise BackendUnavailableError(msg)
 
     def by_xla(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
         return xla_jax.directions(facts, flats, count, static.joined(traced))
@@ -115,7 +125,8 @@ def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array,
 
     @custom_vmap
     def by_platform(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
-        chosen: list[Direction] = lax.platform_dependent(flats, count, traced, cpu=on_cpu, cuda=on_gpu, default=by_xla)
+        others: dict[str, Any] = {} if explicit else {"cpu": on_cpu, "default": by_xla}  # lowered for them, an explicit backend fails
+        chosen: list[Direction] = lax.platform_dependent(flats, count, traced, cuda=on_gpu, **others)
         return chosen
 
     @by_platform.def_vmap

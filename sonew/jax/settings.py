@@ -34,7 +34,7 @@ def read_numbers(*, band: Any, graft: Any, chain: Any, state_dtype: str, **named
     Raises:
         InvalidConfigError: a setting outside its range.
     """
-    check_static("band", band)
+    check_static(band=band, chain=chain)
     if state_dtype not in STATE_DTYPES:
         msg = f"state_dtype={state_dtype!r} is not one of {list(STATE_DTYPES)}. Use 'float32'."
         raise InvalidConfigError(msg)
@@ -51,13 +51,37 @@ def read_numbers(*, band: Any, graft: Any, chain: Any, state_dtype: str, **named
     return Numbers(**{field.name: given.get(field.name, getattr(hyper, field.name)) for field in fields(Numbers)})
 
 
-def check_static(name: str, value: object) -> None:
-    """Refuse an array where the program's shape depends on the number."""
-    if isinstance(value, jax.Array):
-        msg = (
-            f"{name} is an array, which is not allowed: it must be a Python int, because what is compiled depends on it. "
-            f"With optax.inject_hyperparams pass static_args={STATIC}."
-        )
+def check_static(**named: object) -> None:
+    """Refuse arrays where what is compiled depends on the number."""
+    for name, value in named.items():
+        if isinstance(value, jax.Array):
+            msg = (
+                f"{name} is an array, which is not allowed: it must be a Python int, because what is compiled depends on it. "
+                f"With optax.inject_hyperparams pass static_args={tuple(dict.fromkeys((*STATIC, name)))}."
+            )
+            raise InvalidConfigError(msg)
+
+
+def check_ints(*, seed: object, compute_capability: object) -> None:
+    """Refuse a seed or a compute capability that is none; None: not given.
+
+    Raises:
+        InvalidConfigError: it names what is allowed.
+    """
+    check_static(seed=seed, compute_capability=compute_capability)
+    for name, value, end, allowed in (
+        ("seed", seed, 2**64, "an integer in [0, 2^64). Pass for example seed=0."),
+        ("compute_capability", compute_capability, 1000, "an integer. Pass for example compute_capability=90."),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end):
+            msg = f"{name}={value!r} is not allowed: it must be {allowed}"
+            raise InvalidConfigError(msg)
+
+
+def check_wide(state_dtype: str) -> None:
+    """Refuse float64 state where JAX would make float32 of it, with InvalidConfigError."""
+    if state_dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        msg = "state_dtype='float64' is not allowed: JAX makes float32 of it. Set jax_enable_x64, or use 'float32'."
         raise InvalidConfigError(msg)
 
 

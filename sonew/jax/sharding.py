@@ -6,14 +6,17 @@ The arithmetic of pieces is `sonew.sharding`'s, with the even shards that JAX ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
@@ -22,7 +25,7 @@ from sonew.layout import BufferSpec
 from sonew.sharding import Piece, Split, is_contiguous_everywhere, place
 
 Shardings = Any  # a tree like the parameters, of NamedSharding or None
-Run = Callable[[Sequence[Facts], Sequence[Flat], jax.Array], list[Direction]]
+Run = Callable[[Sequence[Facts], Sequence[Flat], jax.Array, Numbers], list[Direction]]
 FIX: Final = "Pass jax.tree.map(lambda x: x.sharding, params), or None to let XLA's partitioner decide."
 
 
@@ -47,40 +50,60 @@ def _axes_of(entry: Any) -> tuple[str, ...]:  # noqa: ANN401  # an entry of a Pa
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
-def sharding_of(array: Any) -> NamedSharding | None:  # noqa: ANN401  # an array-like
-    """What is known of an array's sharding: of a concrete one its own, of a traced one what explicit axes say; None: nothing, or whole."""
-    sharding = getattr(jax.typeof(array) if isinstance(array, jax.core.Tracer) else array, "sharding", None)
-    if not isinstance(sharding, NamedSharding) or not any(_axes_of(entry) for entry in sharding.spec):
-        return None
-    return sharding
+def typed_sharding(array: Any) -> NamedSharding | None:  # noqa: ANN401  # an array-like
+    """What explicit axes of a mesh say of an array, concrete or traced; None: nothing, or that it is whole."""
+    sharding = jax.typeof(array).sharding
+    return sharding if any(_axes_of(entry) for entry in sharding.spec) else None
+
+
+def entries_at(shardings: Shardings, leaves: Mapping[str, Any]) -> list[Any]:
+    """The entries of `shardings` for leaves by path, each None where it is None; those of other leaves, masked ones, may be there.
+
+    Raises:
+        InvalidConfigError: a leaf without an entry, an entry that is no sharding or of another number of dimensions.
+    """
+    if shardings is None:
+        return [None] * len(leaves)
+    named = jax.tree_util.tree_leaves_with_path(shardings, is_leaf=lambda entry: entry is None)
+    entries = {jax.tree_util.keystr(path): entry for path, entry in named}
+    if missing := [path or "the root" for path in leaves if path not in entries]:
+        msg = f"shardings has no entry for the leaf at {missing[0]}, which is not allowed: it must be a tree like the parameters. {FIX}"
+        raise InvalidConfigError(msg)
+    for path, leaf in leaves.items():
+        entry, shape = entries[path], jnp.shape(leaf)
+        if not isinstance(entry, jax.sharding.Sharding | None):
+            msg = f"shardings holds {entry!r}, which is not allowed: it must be a jax.sharding.NamedSharding or None. {FIX}"
+            raise InvalidConfigError(msg)
+        if isinstance(entry, NamedSharding) and len(entry.spec) > len(shape):
+            msg = f"shardings holds {entry.spec} for a leaf of shape {shape}, which is not allowed: one entry per dimension, at most. {FIX}"
+            raise InvalidConfigError(msg)
+    return [entries[path] for path in leaves]
 
 
 def shard_of(grad: Any, given: Any, numbers: Numbers, state_dtype: str) -> Shard | None:  # noqa: ANN401  # an array-like; what a user passes
     """How a gradient is cut, None where it is not or where nothing is known.
 
     Args:
-        grad: the leaf. given: its entry of `shardings`. numbers: settings. state_dtype: of the state.
+        grad: the leaf. given: its entry of `shardings` (`entries_at`). numbers: settings. state_dtype: of the state.
 
     Raises:
-        InvalidConfigError: an entry that is no NamedSharding.
         UnsupportedProblemError: a cut that cannot be stepped exactly.
     """
-    if given is not None and not isinstance(given, NamedSharding):
-        if isinstance(given, jax.sharding.Sharding):
-            return None  # of one device
-        msg = f"shardings holds {given!r}, which is not allowed: it must be a jax.sharding.NamedSharding or None. {FIX}"
-        raise InvalidConfigError(msg)
-    sharding = given if given is not None else sharding_of(grad) if isinstance(grad, jax.core.Tracer) else None
-    if sharding is None:
-        return None
-    shape, spec, mesh = jnp.shape(grad), sharding.spec, sharding.mesh
+    shape = jnp.shape(grad)
+    sharding = typed_sharding(grad) if given is None else given
+    if not isinstance(sharding, NamedSharding):
+        return None  # nothing is known, or it lies on one device
+    spec, mesh = sharding.spec, sharding.mesh
     cuts = [(dim, axis, mesh.shape[axis]) for dim, entry in enumerate(spec) for axis in _axes_of(entry) if mesh.shape[axis] > 1]
     if not cuts:
         return None
-    for dim in {dim for dim, _, _ in cuts}:
+    for dim, n in enumerate(shape):
         parts = math.prod(size for at, _, size in cuts if at == dim)
-        if shape[dim] % parts:
-            msg = f"SONew does not support uneven shards: dimension {dim} of shape {shape} is cut into {parts} parts by {spec}. {FIX}"
+        if n % parts:
+            msg = (
+                f"SONew does not support uneven shards: dimension {dim} of shape {shape} is cut into {parts} parts by {spec}. "
+                "Cut another dimension, pad it, or replicate the leaf."
+            )
             raise UnsupportedProblemError(msg)
     splits = tuple(Split(dim, size) for dim, _, size in cuts)
     if state_dtype == "bfloat16" and not is_contiguous_everywhere(shape, splits):
@@ -89,27 +112,78 @@ def shard_of(grad: Any, given: Any, numbers: Numbers, state_dtype: str) -> Shard
             "Cut the first dimension alone, or use float32 state."
         )
         raise UnsupportedProblemError(msg)
-    piece = place(shape, splits, (0,) * len(splits), numbers.chain, numbers.band)
+    try:
+        piece = place(shape, splits, (0,) * len(splits), numbers.chain, numbers.band)
+    except UnsupportedProblemError as error:
+        msg = f"{error} In JAX this cut is {spec}, and Shard(0) is a PartitionSpec that cuts the first dimension alone."
+        raise UnsupportedProblemError(msg) from error
     halo = numbers.band > 0 and piece.length < piece.total and piece.length % piece.chain != 0
     return Shard(mesh, spec, tuple(axis for _, axis, _ in cuts), piece, halo)
 
 
 def zeros_like_param(param: Any, spec: BufferSpec, given: Any) -> jax.Array:  # noqa: ANN401  # an array-like; what a user passes
-    """A state buffer, sharded like its parameter behind the leading dimensions that it has more."""
-    sharding = given if isinstance(given, NamedSharding) else sharding_of(param)
-    zeros = jnp.zeros(spec.shape, spec.dtype)
-    if sharding is None:
-        return zeros
+    """A state buffer, sharded like its parameter behind the leading dimensions that it has more, as far as that is known."""
+    concrete = not isinstance(param, jax.core.Tracer)
+    sharding = given or (getattr(param, "sharding", None) if concrete else typed_sharding(param))
+    if not isinstance(sharding, NamedSharding):
+        return jnp.zeros(spec.shape, spec.dtype)
     wanted = behind(sharding, len(spec.shape) - jnp.ndim(param))
-    if any(kind == jax.sharding.AxisType.Explicit for kind in sharding.mesh.axis_types):
+    if concrete:
+        return jnp.zeros(spec.shape, spec.dtype, device=wanted)
+    if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types):
         return jnp.zeros(spec.shape, spec.dtype, out_sharding=wanted)
-    placed: jax.Array = lax.with_sharding_constraint(zeros, wanted)
+    placed: jax.Array = lax.with_sharding_constraint(jnp.zeros(spec.shape, spec.dtype), wanted)
     return placed
+
+
+def state_shardings(tx: optax.GradientTransformation, params: optax.Params) -> Any:  # noqa: ANN401  # a tree like the state
+    """How the state of an optax transformation lies on the devices of its parameters: a tree like `tx.init(params)`, of shardings.
+
+    What the state keeps per parameter is cut like it, behind the leading dimensions that it has more; all else is replicated. Use it for
+    `jax.jit(tx.init, out_shardings=...)`, for `out_shardings` of a step, and to restore a checkpoint.
+
+    Args:
+        tx: any transformation that `optax.tree_utils.tree_map_params` understands: sonew, alone or inside optax's wrappers.
+        params: a tree of arrays, or of `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+        InvalidConfigError: a parameter without a sharding.
+    """
+    for path, param in jax.tree_util.tree_leaves_with_path(params):
+        if not isinstance(getattr(param, "sharding", None), jax.sharding.Sharding):
+            where = jax.tree_util.keystr(path) or "the root"
+            msg = f"the parameter at {where} has no sharding, which is not allowed: pass arrays or jax.ShapeDtypeStruct(..., sharding=...)."
+            raise InvalidConfigError(msg)
+    meshes = [param.sharding.mesh for param in jax.tree.leaves(params) if isinstance(param.sharding, NamedSharding)]
+    whole = NamedSharding(meshes[0], PartitionSpec()) if meshes else next((param.sharding for param in jax.tree.leaves(params)), None)
+
+    def like(entry: Any, param: Any) -> Any:  # noqa: ANN401  # of the state; an array-like
+        more = len(getattr(entry, "shape", ())) - len(param.shape)
+        cut = isinstance(param.sharding, NamedSharding) and more >= 0 and entry.shape[more:] == param.shape
+        return entry if isinstance(entry, optax.MaskedNode) else behind(param.sharding, more) if cut else whole
+
+    shapes = jax.tree.map(lambda param: jax.ShapeDtypeStruct(param.shape, param.dtype), params)
+    return optax.tree_utils.tree_map_params(
+        tx,
+        like,
+        jax.eval_shape(tx.init, shapes),
+        params,
+        transform_non_params=lambda _: whole,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+    )
+
+
+def counter(params: Sequence[Any], given: Sequence[Any]) -> jax.Array:
+    """A count of steps, 0, on all devices of the parameters as far as they are known: else the second step would compile again."""
+    told = [entry or getattr(param, "sharding", None) for param, entry in zip(params, given, strict=True)]
+    meshes = [sharding.mesh for sharding in told if isinstance(sharding, NamedSharding)]
+    traced = any(isinstance(param, jax.core.Tracer) for param in params)
+    return jnp.zeros((), jnp.int32, device=NamedSharding(meshes[0], PartitionSpec()) if meshes and not traced else None)
 
 
 def behind(sharding: NamedSharding, more: int) -> NamedSharding:
     """The sharding of an array with `more` leading dimensions, which are not cut."""
-    return NamedSharding(sharding.mesh, PartitionSpec(*(None,) * more, *sharding.spec))
+    return NamedSharding(sharding.mesh, PartitionSpec(*(None,) * more, *sharding.spec), memory_kind=sharding.memory_kind)
 
 
 def sharded(
@@ -120,23 +194,36 @@ def sharded(
     Args:
         shards: how each leaf is cut. seeds: of their stochastic rounding. leaves: their arrays.
         count: this step's number. numbers: settings.
-        run: the direction phase of pieces.
+        run: the direction phase of pieces, hashable.
     """
     out = list(leaves)
     static, traced = numbers.split()
+    eager = not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((leaves, count, traced)))
     for mesh in dict.fromkeys(shard.mesh for shard in shards):
         members = [i for i, shard in enumerate(shards) if shard.mesh == mesh]
-        specs = [Leaf(shards[i].spec, shards[i].spec, PartitionSpec(None, *shards[i].spec)) for i in members]  # type: ignore[arg-type]  # specs in place of arrays
-        step = jax.shard_map(
-            _body([shards[i] for i in members], [seeds[i] for i in members], static, run),
-            mesh=mesh if isinstance(mesh, Mesh) else None,  # None: the one that is set, of which explicit types speak
-            in_specs=(specs, PartitionSpec(), PartitionSpec()),
-            out_specs=specs,
-            check_vma=False,  # a kernel's results say nothing of how they vary
-        )
+        step = (_jitted if eager else _step)(tuple(shards[i] for i in members), tuple(seeds[i] for i in members), static, run)
         for i, made in zip(members, step([leaves[i] for i in members], count, traced), strict=True):
             out[i] = made
     return out
+
+
+def _step(shards: tuple[Shard, ...], seeds: tuple[int, ...], static: Numbers, run: Run) -> Callable[..., list[Leaf]]:
+    """The step of leaves on one mesh: of them, the count and the numbers that the program computes."""
+    specs = [Leaf(shard.spec, shard.spec, PartitionSpec(None, *shard.spec)) for shard in shards]  # type: ignore[arg-type]  # specs in place of arrays
+    step: Callable[..., list[Leaf]] = jax.shard_map(
+        _body(shards, seeds, static, run),
+        mesh=shards[0].mesh,
+        in_specs=(specs, PartitionSpec(), PartitionSpec()),
+        out_specs=specs,
+        check_vma=False,  # a kernel's results say nothing of how they vary
+    )
+    return step
+
+
+@lru_cache(maxsize=64)
+def _jitted(shards: tuple[Shard, ...], seeds: tuple[int, ...], static: Numbers, run: Run) -> Callable[..., list[Leaf]]:
+    """The same for steps outside of jit, where shard_map would compile each operation anew at every call."""
+    return jax.jit(_step(shards, seeds, static, run))
 
 
 def _body(shards: Sequence[Shard], seeds: Sequence[int], static: Numbers, run: Run) -> Callable[..., list[Leaf]]:
@@ -155,7 +242,7 @@ def _body(shards: Sequence[Shard], seeds: Sequence[int], static: Numbers, run: R
             for i in members:
                 if not facts[i].whole:
                     flats[i] = flats[i]._replace(piece=lax.axis_index(axes).astype(jnp.int32), outer=outer.get(i))
-        made = run(facts, flats, count)
+        made = run(facts, flats, count, numbers)
         for axes, members in by_axes.items() if numbers.graft != "none" else ():
             roots = _combine_over(axes, jnp.stack([made[i].roots for i in members]))
             for at, i in enumerate(members):
@@ -179,7 +266,9 @@ def _exchange(shard: Shard, flats: Sequence[Flat], band: int) -> list[jax.Array]
     """
     if not flats:
         return []
-    devices = math.prod(shard.mesh.shape[axis] for axis in shard.axes)
+    in_order = tuple(axis for axis in shard.mesh.axis_names if axis in shard.axes)  # ppermute numbers devices in the mesh's order
+    numbers = np.arange(math.prod(shard.mesh.shape[axis] for axis in in_order)).reshape([shard.mesh.shape[axis] for axis in in_order])
+    device = numbers.transpose([in_order.index(axis) for axis in shard.axes]).reshape(-1).tolist()  # of every piece
     wide = jnp.promote_types(flats[0].momentum.dtype, jnp.float32)
     fields = [jnp.concatenate([x.astype(wide) for x in (f.momentum[None], f.stats, f.grad[None])]) for f in flats]
     reach = [min(band, field.shape[1]) for field in fields]
@@ -190,11 +279,10 @@ def _exchange(shard: Shard, flats: Sequence[Flat], band: int) -> list[jax.Array]
         for hop in range(1, -(-band // min(reach)) + 1):
             served = [i for i, w in enumerate(reach) if (hop - 1) * w < band]
             sent = jnp.concatenate([ends[i].reshape(-1) for i in served])
-            pairs = [(d, d + hop) if side == 0 else (d + hop, d) for d in range(devices - hop)]
-            parts = jnp.split(
-                lax.ppermute(sent, shard.axes, pairs), [sum(ends[j].size for j in served[: k + 1]) for k in range(len(served) - 1)]
-            )
-            for i, part in zip(served, parts, strict=True):
+            steps = list(zip(device, device[hop:], strict=False))
+            received = lax.ppermute(sent, in_order, steps if side == 0 else [(right, left) for left, right in steps])
+            borders = [sum(ends[j].size for j in served[: k + 1]) for k in range(len(served) - 1)]
+            for i, part in zip(served, jnp.split(received, borders), strict=True):
                 piece = part.reshape(ends[i].shape)
                 got[i] = jnp.concatenate((piece, got[i]) if side == 0 else (got[i], piece), 1)
         sides.append([g[:, g.shape[1] - band :] if side == 0 else g[:, :band] for g in got])

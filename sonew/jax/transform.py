@@ -13,8 +13,8 @@ from sonew.config import Chain, GraftName, Hyper
 from sonew.dispatch import Tuning, check_request
 from sonew.jax.direction import Choice, step_leaves
 from sonew.jax.leaves import Leaf
-from sonew.jax.settings import check_leaf, check_static, check_step, known, read_numbers
-from sonew.jax.sharding import Shardings, zeros_like_param
+from sonew.jax.settings import check_ints, check_leaf, check_step, check_wide, known, read_numbers
+from sonew.jax.sharding import Shardings, counter, entries_at, zeros_like_param
 from sonew.layout import MOMENTUM, STATS, state_layout
 
 
@@ -67,7 +67,9 @@ def scale_by_sonew(
         seed: of that rounding, an int in [0, 2^64); None: 0.
         shardings: a tree like the parameters of `NamedSharding` (None: not sharded), as in `jax.tree.map(lambda x: x.sharding, params)`.
             Each device then steps its shards, exactly, and only the borders of shards travel. Not needed where the mesh's axes are
-            explicit: then types tell. Without either, XLA's partitioner moves what it finds necessary.
+            explicit: then types tell. Without either, XLA's partitioner decides: it gathers whole tensors, and the state lies as it
+            likes unless jit's `out_shardings` say otherwise (`state_shardings`). Cuts inside a chain that leave a device several runs
+            of a tensor, `PartitionSpec(None, "x")` of a matrix, are refused: "row" or an integer chain that ends at the cuts allows them.
         backend: "auto", "triton" (on GPUs, or fail) or "reference" (XLA everywhere).
         tuning: "on": configurations tuned on this machine, then shipped ones; "pinned": shipped ones only; "off": defaults.
         compute_capability: of the GPU that a program is lowered for on a machine without one: 90.
@@ -82,8 +84,8 @@ def scale_by_sonew(
 
     Source: SONew, NeurIPS 2023, arXiv 2311.10085.
     """
-    kind = str(jnp.dtype(state_dtype))
-    check_static("seed", seed)
+    kind = state_dtype if isinstance(state_dtype, str) else str(jnp.dtype(state_dtype))
+    check_ints(seed=seed, compute_capability=compute_capability)
     check_request(backend, tuning, framework="jax")
     numbers = read_numbers(
         band=1 if band is None else band, graft=graft, chain=chain, state_dtype=kind, b1=b1, b2=b2, eps=eps, eps_rel=eps_rel, gamma=gamma
@@ -91,16 +93,20 @@ def scale_by_sonew(
     choice = Choice(backend=backend, tuning=tuning, compute_capability=compute_capability, seed=seed or 0)
 
     def init(params: optax.Params) -> ScaleBySonewState:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            check_leaf(jax.tree_util.keystr(path), leaf)
+        check_wide(kind)
+        structure: Any
+        named, structure = jax.tree_util.tree_flatten_with_path(params)
+        paths = [jax.tree_util.keystr(path) for path, _ in named]
+        for path, (_, leaf) in zip(paths, named, strict=True):
+            check_leaf(path, leaf)
+        given = entries_at(shardings, dict(zip(paths, (leaf for _, leaf in named), strict=True)))
 
         def zeros(name: str) -> optax.Updates:
-            def one(param: Any, sharding: Any = None) -> jax.Array:  # noqa: ANN401  # an array-like
-                return zeros_like_param(param, state_layout(jnp.shape(param), numbers.band, kind)[name], sharding)
+            layouts = [state_layout(jnp.shape(leaf), numbers.band, kind)[name] for _, leaf in named]
+            columns = zip(named, layouts, given, strict=True)
+            return structure.unflatten([zeros_like_param(leaf, spec, sharding) for (_, leaf), spec, sharding in columns])
 
-            return jax.tree.map(one, params) if shardings is None else jax.tree.map(one, params, shardings)
-
-        return ScaleBySonewState(jnp.zeros((), jnp.int32), zeros(MOMENTUM), zeros(STATS))
+        return ScaleBySonewState(counter([leaf for _, leaf in named], given), zeros(MOMENTUM), zeros(STATS))
 
     def update(
         updates: optax.Updates,
@@ -110,14 +116,14 @@ def scale_by_sonew(
     ) -> tuple[optax.Updates, ScaleBySonewState]:
         del params, extra_args
         structure: Any
-        paths, structure = jax.tree_util.tree_flatten_with_path(updates)
-        columns = ([grad for _, grad in paths], structure.flatten_up_to(state.momentum), structure.flatten_up_to(state.stats))
+        named, structure = jax.tree_util.tree_flatten_with_path(updates)
+        paths = [jax.tree_util.keystr(path) for path, _ in named]
+        columns = ([grad for _, grad in named], structure.flatten_up_to(state.momentum), structure.flatten_up_to(state.stats))
         leaves = [Leaf(*arrays) for arrays in zip(*columns, strict=True)]
-        for (path, _), leaf in zip(paths, leaves, strict=True):
-            check_step(jax.tree_util.keystr(path), leaf, numbers.band)
-        given = [None] * len(leaves) if shardings is None else structure.flatten_up_to(shardings)
+        for path, leaf in zip(paths, leaves, strict=True):
+            check_step(path, leaf, numbers.band)
         count = optax.safe_increment(state.count)
-        stepped = step_leaves(leaves, given, count, numbers, choice)
+        stepped = step_leaves(leaves, entries_at(shardings, dict(zip(paths, columns[0], strict=True))), count, numbers, choice)
         new = [structure.unflatten(column) for column in zip(*stepped, strict=True)] or [updates, state.momentum, state.stats]
         return new[0], ScaleBySonewState(count, new[1], new[2])
 
@@ -154,8 +160,8 @@ def sonew(
             `scale_by_sonew`.
     """
     decay = known(weight_decay)
-    if decay is not None:
-        Hyper(weight_decay=decay)  # checks it
+    numbers: dict[str, Any] = {"lr": None if callable(learning_rate) else known(learning_rate), "weight_decay": decay}
+    Hyper(**{name: value for name, value in numbers.items() if value is not None})  # checks them
     return optax.chain(
         scale_by_sonew(
             b1,

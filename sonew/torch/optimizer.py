@@ -10,6 +10,7 @@ import torch
 from sonew.config import Chain, GraftName, Plan
 from sonew.dispatch import Tuning
 from sonew.errors import CaptureError
+from sonew.layout import VERSION
 from sonew.torch import reports
 from sonew.torch.adamw import groups_from_adamw, import_state, to_adamw
 from sonew.torch.capture import Captures, check_capturable, check_launch, is_capturing
@@ -19,7 +20,7 @@ from sonew.torch.launches import Launches, make_states
 from sonew.torch.planning import dtype_name
 from sonew.torch.settings import built_in, check_group, fill_gamma
 from sonew.torch.signals import Signals, Skips, check_total_norm, gather_signals
-from sonew.torch.state import KEPT, LAYOUT_VERSION, loading
+from sonew.torch.state import KEPT, loading
 
 __all__ = ["SONew"]
 
@@ -129,7 +130,7 @@ class SONew(torch.optim.Optimizer):
             "seed": seed,
             "backend": backend,
             "tuning": tuning,
-            "layout_version": LAYOUT_VERSION,
+            "layout_version": VERSION,
         }
         self._forget()
         super().__init__(params, defaults)

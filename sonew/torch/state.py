@@ -9,10 +9,9 @@ from typing import Any, Final
 import torch
 
 from sonew.errors import InvalidConfigError, SonewError
-from sonew.layout import COUNT, STATS, state_layout
+from sonew.layout import COUNT, STATS, VERSION, state_layout
 from sonew.torch.shards import is_dtensor, local_of, zeros_state
 
-LAYOUT_VERSION: Final = 1
 KEPT: Final = ("band", "backend", "tuning", "capturable", "skip_nonfinite", "counters")  # a checkpoint does not choose them
 
 
@@ -54,10 +53,10 @@ def follow_device(param: torch.Tensor, state: MutableMapping[str, Any]) -> None:
 def check_versions(groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a state dict of a layout that this package does not know, with InvalidConfigError."""
     for group in groups:
-        version = group.get("layout_version", LAYOUT_VERSION)
-        if version != LAYOUT_VERSION:
+        version = group.get("layout_version", VERSION)
+        if version != VERSION:
             msg = (
-                f"layout_version={version!r} in the state dict is not {LAYOUT_VERSION}, the one that this version of sonew reads. "
+                f"layout_version={version!r} in the state dict is not {VERSION}, the one that this version of sonew reads. "
                 "Update sonew, or save the state dict again with the version that wrote it."
             )
             raise InvalidConfigError(msg)

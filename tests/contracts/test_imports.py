@@ -111,6 +111,7 @@ def test_measurement_loads_no_optuna() -> None:
     [
         (("sonew", "sonew.dispatch", "sonew.reference", "sonew_kernels.spec"), {"jax", "numpy", "optuna", "torch", "triton"}),
         (("sonew.torch",), {"jax", "jaxlib", "optax", "optuna", "sonew_autotune"}),
+        (("sonew.jax",), {"jax_triton", "optuna", "sonew_autotune", "torch", "triton"}),
         ((MEASUREMENT,), {"jax", "jaxlib", "optax", "optuna"}),
     ],
 )

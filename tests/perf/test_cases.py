@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_perf.cases import Workload, adamw_case, cases, copy_case, one_tensor, phase_works, sonew_case, whole_model
+from sonew_perf.cases import adamw_case, cases, copy_case, phase_works, sonew_case, whole_model
+from sonew_perf.workloads import Workload, one_tensor
 
 CPU = torch.device("cpu")
 SMALL = one_tensor(5000)

@@ -5,14 +5,17 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
 from sonew_autotune.device import find_device
+from sonew_autotune.outcome import Failure
 from sonew_perf import cli, runner, training
 from sonew_perf.cli import app
+from sonew_perf.jax import ask as jax_process
 
 RATES = ("--lr", "1e-3", "--lr", "3e-3", "--lr", "9e-3")
 
@@ -54,10 +57,47 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
     assert all(len(entry["samples_ms"]) == 8 for entry in record["entries"])
 
 
+def test_jax_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    printed = _call("jax", "--size", "500", "--band", "1", "--rounds", "7", "--json", "--output", path)
+    assert printed.exit_code == 0, printed.output
+    record = json.loads(printed.stdout)
+    assert record == json.loads(path.read_text())
+    assert [(entry["kind"], entry["case"]) for entry in record["entries"]] == [
+        ("jax step time", "optax.adamw"),
+        ("jax step time", "SONew band 1, XLA"),
+    ]
+
+
+def test_jax_says_what_could_not_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = dict.fromkeys(("device", "type", "threads", "sonew", "jax", "jaxlib", "optax", "python"), "known")
+    workload = {"name": "two", "tensors": 2, "elements": 5, "dtype": "float32"}
+    answers: list[Any] = [
+        {
+            "workload": workload,
+            "machine": machine,
+            "load_before": 0.1,
+            "date": "",
+            "baseline": "optax.adamw",
+            "entries": [],
+            "failures": {"SONew band 1, XLA": "MemoryError: none"},
+        },
+        Failure("error", "the process ended with status 9"),
+    ]
+    monkeypatch.setattr(jax_process, "ask", lambda *_arguments: answers.pop(0))
+    shown = _call("jax")
+    assert shown.exit_code == 0
+    assert "One jitted step: two (2 leaves), 5 float32 elements" in shown.output
+    assert "SONew band 1, XLA: not measured (MemoryError: none)" in shown.output
+    failed = _call("jax")
+    assert (failed.exit_code, failed.stderr) == (3, "error: the process ended with status 9\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("run", "--rounds", "6"), "7"),
+        (("jax", "--model", "gpt9"), "'gpt9' is not one of ['mnist-autoencoder', 'gpt2-small', 'llama-1b']"),
         (("run", "--size", "0"), "1"),
         (("run", "--tuning", "maybe"), "'maybe' is not one of ['on', 'off', 'pinned']"),
         (("run", "--model", "gpt9"), "'gpt9' is not one of ['mnist-autoencoder', 'gpt2-small', 'llama-1b']"),

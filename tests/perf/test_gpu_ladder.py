@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sonew_perf.gpu.ladder import ROOT, run_ladder, run_racecheck
-from sonew_perf.gpu.plan import Ladder, Racecheck
+from sonew_perf.gpu.ladder import run_ladder, run_racecheck
+from sonew_perf.gpu.plan import JaxLadder, Ladder, Racecheck
+from sonew_perf.process import ROOT
 
 PASSING = "def test_passes():\n    assert True\n"
 FAILING = "def test_fails():\n    assert 1 == 2, 'two is not one'\n"
@@ -21,8 +22,13 @@ def _ladder(folder: Path, **files: str) -> Ladder:
     return Ladder(tests=str(folder), marker="not full")
 
 
-def test_the_real_ladder_is_there() -> None:
-    assert [path.name for path in sorted((ROOT / Ladder().tests).glob("test_*.py"))] == ["test_graphs.py", "test_groups.py", "test_step.py"]
+@pytest.mark.parametrize(
+    ("ladder", "files"),
+    [(Ladder(), ["test_graphs.py", "test_groups.py", "test_step.py"]), (JaxLadder().ladder, ["test_directions.py"])],
+    ids=["kernels", "jax"],
+)
+def test_the_real_ladder_is_there(ladder: Ladder, files: list[str]) -> None:
+    assert [path.name for path in sorted((ROOT / ladder.tests).glob("test_*.py"))] == files
 
 
 def test_tests_that_pass_are_counted_and_a_file_without_marked_tests_is_no_failure(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from typer.testing import CliRunner, Result
 
 from sonew_kernels.spec import SPECS
 from sonew_perf import cli
-from sonew_perf.cases import Workload, one_tensor
 from sonew_perf.cli import app
 from sonew_perf.gpu import identity, run
 from sonew_perf.gpu.outcome import Outcome
-from sonew_perf.gpu.plan import STAGES, Ladder, Racecheck, Scale, Tune
+from sonew_perf.gpu.plan import STAGES, JaxLadder, Ladder, Racecheck, Scale, Tune
 from sonew_perf.gpu.run import GpuRun, Options, document, no_gpu, run_gpu, run_timing
 from sonew_perf.gpu.targets import judge_all
 from sonew_perf.gpu.timing import Timing, make_timer
 from sonew_perf.peers import COPY, EAGER, SONEW, Method
+from sonew_perf.workloads import Workload, one_tensor
 
 TINY = Scale(
     device="cpu",
@@ -33,8 +33,13 @@ TINY = Scale(
     compiler="eager",
     rounds=7,
     trials=2,
+    jax_ladder=JaxLadder(device="cpu"),
+    jax_sizes=(700,),
+    jax_models=(),
 )
-NAMES = ["tests on the device", "racecheck", "tune band 1", "3000, band 1", "3000, peers", "small"]
+JAX_NAMES = ["JAX tests on the device", "JAX, 700"]
+NAMES = ["tests on the device", "racecheck", "tune band 1", "3000, band 1", "3000, peers", "small", *JAX_NAMES]
+BEGUN = ["Ladder", "Racecheck", "Tune", "Timing", "Timing", "Timing", "JaxLadder", "JaxTiming"]
 FIELDS = [
     *("schema_version", "kind", "date", "command", "key", "device", "versions", "sources"),
     *("complete", "not_quotable", "entries", "targets"),
@@ -69,7 +74,8 @@ def _go(tmp_path: Path, said: Log | None = None, **options: Any) -> GpuRun:
 def test_the_whole_run_really_happens_and_a_second_one_repeats_nothing(tmp_path: Path) -> None:
     """Every stage on the compiled CPU backend: tests in their process, the tuner with its worker, cases in theirs."""
     (tmp_path / "test_one.py").write_text("def test_passes():\n    assert True\n")
-    scale = replace(TINY, ladder=Ladder(tests=str(tmp_path), marker="not full"))
+    ladder = Ladder(tests=str(tmp_path), marker="not full")
+    scale = replace(TINY, ladder=ladder, jax_ladder=JaxLadder(ladder=ladder, device="cpu"))
     options = Options(scale=scale, out=tmp_path / "record.json")
     done = run_gpu(options, say=Log().append)
     record = json.loads((tmp_path / "record.json").read_text())
@@ -86,6 +92,11 @@ def test_the_whole_run_really_happens_and_a_second_one_repeats_nothing(tmp_path:
     assert entries["small"]["result"]["failures"] == {}
     assert timed["SONew band 1, graph"]["settings"]["launched"] == "eager: a CPU has no graphs"
     assert all(len(entry["samples_ms"]) == 7 for entry in timed.values())
+    assert [entry["case"] for entry in entries["JAX, 700"]["result"]["entries"]] == [
+        "optax.adamw",
+        "SONew band 1, XLA",
+        "SONew band 4, XLA",
+    ]
     assert {row["verdict"] for row in record["targets"]} == {"not measured"}, "a small run says nothing about the targets"
     assert (record["device"]["type"], record["versions"]["torch"]) == ("cpu", torch.__version__)
     assert record["sources"]["kernels"].keys() == SPECS.keys()
@@ -113,11 +124,11 @@ def test_a_stopped_run_loses_the_running_unit_only(tmp_path: Path, log: Log, mon
     with pytest.raises(KeyboardInterrupt):
         _go(tmp_path)
     record = json.loads((tmp_path / "deep" / "record.json").read_text())
-    assert [entry["status"] for entry in record["entries"]] == ["done"] * 2 + ["unfinished"] * 4
+    assert [entry["status"] for entry in record["entries"]] == ["done"] * 2 + ["unfinished"] * 6
     assert record["complete"] is False
     monkeypatch.setattr(run, "RUNNERS", runners)
     assert _go(tmp_path).record["complete"] is True
-    assert log == ["Ladder", "Racecheck", "Tune", "Timing", "Timing", "Timing"]
+    assert log == BEGUN
 
 
 def test_an_unexpected_error_is_a_reason_and_is_tried_again(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,10 +143,10 @@ def test_an_unexpected_error_is_a_reason_and_is_tried_again(tmp_path: Path, log:
     entry = done.record["entries"][1]
     assert (entry["status"], entry["reason"], done.record["complete"]) == ("unfinished", "OSError: no space left", False)
     assert done.warning == "These speeds may not be quoted: racecheck unfinished."
-    assert "[2/6] racecheck: unfinished after 0 s (OSError: no space left)" in said
+    assert "[2/8] racecheck: unfinished after 0 s (OSError: no space left)" in said
     monkeypatch.setattr(run, "RUNNERS", runners)
     assert _go(tmp_path).record["complete"] is True
-    assert log == ["Ladder", "Tune", "Timing", "Timing", "Timing", "Racecheck"]
+    assert log == [*(kind for kind in BEGUN if kind != "Racecheck"), "Racecheck"]
 
 
 def test_a_failed_ladder_stands_is_said_and_stops_nothing(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +155,9 @@ def test_a_failed_ladder_stands_is_said_and_stops_nothing(tmp_path: Path, log: L
         done = _go(tmp_path)
         assert (done.ladder_failed, done.record["complete"]) == (True, True)
         assert done.warning == "These speeds may not be quoted: tests on the device failed."
-    assert log == ["Racecheck", "Tune", "Timing", "Timing", "Timing"]
+    assert log == BEGUN[1:]
     assert _go(tmp_path, fresh=True).ladder_failed
-    assert log == ["Racecheck", "Tune", "Timing", "Timing", "Timing"] * 2
+    assert log == BEGUN[1:] * 2
 
 
 def test_one_stage_alone_may_not_be_quoted(tmp_path: Path, log: Log) -> None:
@@ -154,6 +165,24 @@ def test_one_stage_alone_may_not_be_quoted(tmp_path: Path, log: Log) -> None:
     assert [entry["stage"] for entry in done.record["entries"]] == ["bench"] * 2
     assert "the ladder is not part of this run" in done.warning
     assert (done.ladder_failed, log) == (False, ["Timing"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("stages", "status", "said"),
+    [
+        (("ladder", "jax"), "failed", "The JAX speeds may not be quoted: JAX tests on the device failed."),
+        (("ladder", "jax"), "unfinished", "The JAX speeds may not be quoted: JAX tests on the device unfinished."),
+        (("jax",), "done", "These speeds may not be quoted: the ladder is not part of this run."),
+        (("ladder", "jax"), "done", ""),
+    ],
+)
+@pytest.mark.usefixtures("log")
+def test_no_jax_speed_is_quoted_from_red_jax_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...], status: Any, said: str
+) -> None:
+    _replace(monkeypatch, JaxLadder, lambda _task, _seconds: Outcome(status=status))
+    done = _go(tmp_path, stages=stages)
+    assert (done.warning, done.ladder_failed) == (said, status == "failed")
 
 
 def test_the_budget_ends_a_run_which_the_next_one_continues(tmp_path: Path, log: Log) -> None:

@@ -54,6 +54,17 @@ def test_what_is_missing_was_not_measured(units: dict[str, Any]) -> None:
     assert (row.median, row.verdict) == (None, "not measured")
 
 
+@pytest.mark.parametrize(("ours", "verdict"), [(1.15, "reached"), (1.16, "not reached")])
+def test_a_case_of_another_unit_is_compared_by_medians(ours: float, verdict: str) -> None:
+    """Their rounds are others, here even in number."""
+    target = Target(what="a speed", unit="jax", case="ours", against="theirs", against_unit="torch", reach=1.15, stretch=None)
+    units = {"jax": {"entries": [_entry("ours", [ours] * 9)]}, "torch": {"entries": [_entry("theirs", [1.0] * 7)]}}
+    row = judge(target, units)
+    assert (row.median, row.low, row.high, row.verdict) == (ours, ours, ours, verdict)
+    assert judge(target, {"jax": units["jax"]}).verdict == "not measured"
+    assert "a speed <= 1.15 - " in _printed(report.target_table([row], "NVIDIA H100", ""))
+
+
 def _printed(group: object) -> str:
     stream = io.StringIO()
     Console(file=stream, width=200).print(group)
@@ -65,7 +76,7 @@ def test_the_table_prints_each_target_beside_what_was_measured() -> None:
     text = _printed(report.target_table(rows, "NVIDIA H200", "These speeds may not be quoted: x failed."))
     assert "direction phase, 64 Mi fp32, band 1: share of copy 95% 98% 96% [95%, 97%] reached" in text
     assert "gpt2-small, band 1, float32 state, graph: times fused AdamW <= 1.45 <= 1.40 1.50 [1.48, 1.52] not reached" in text
-    assert text.count("not measured not measured") == 13
+    assert text.count("not measured not measured") == 20
     assert "The targets are set for an H100." in text
     assert "may not be quoted: x failed" in text
     assert "set for an H100" not in _printed(report.target_table(rows, "NVIDIA H100 80GB HBM3", ""))

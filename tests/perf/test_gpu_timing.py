@@ -8,11 +8,12 @@ import torch
 
 from sonew_autotune.outcome import Failure
 from sonew_perf import peers
-from sonew_perf.cases import Workload, fixed_tensors
+from sonew_perf.cases import fixed_tensors
 from sonew_perf.gpu import timing
 from sonew_perf.gpu.run import run_timing
 from sonew_perf.gpu.timing import Answer, Broken, Request, Timing, make_timer, reason_of, time_case
 from sonew_perf.peers import COPY, DIRECTION, EAGER, FUSED, GRAPH, SONEW, Family, Method
+from sonew_perf.workloads import Workload
 
 SMALL = Workload("small", ((40, 25),))
 OURS = Method(family=SONEW, band=1, ways=(EAGER, GRAPH, DIRECTION))

@@ -20,11 +20,11 @@ from sonew_autotune.measure import Samples, paired_ratio
 from sonew_autotune.problems import MODELS
 from sonew_kernels.spec import Column
 from sonew_perf import host
-from sonew_perf.cases import Workload
 from sonew_perf.cli import app
 from sonew_perf.host import BARE, CPU, FUSED, GRADIENTS, OURS, HostStep, host_clock, null_sonew, renew_gradients, scalars, without_kernels
 from sonew_perf.machine import describe, headline
 from sonew_perf.store import Entry
+from sonew_perf.workloads import Workload
 
 SHAPES = ((3, 4), (4,), ())
 ROUNDS = 7

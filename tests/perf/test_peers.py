@@ -5,7 +5,7 @@ import torch
 
 from sonew.torch import SONew
 from sonew_kernels.traffic import direction_bytes
-from sonew_perf.cases import Workload, fixed_tensors
+from sonew_perf.cases import fixed_tensors
 from sonew_perf.peers import (
     COMPILED,
     COPY,
@@ -21,6 +21,7 @@ from sonew_perf.peers import (
     _same_state,
     prepare,
 )
+from sonew_perf.workloads import Workload
 
 CPU = torch.device("cpu")
 SMALL = Workload("small", ((30, 20), (7,)))

@@ -8,38 +8,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import torch
 
+from tests.readme import NOT_INSTALLED, ROOT, blocks, imported, losses, run_blocks
 from tests.tolerances import as_float64
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTIONS: Final[dict[str, str]] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL))
-NOT_INSTALLED: Final = {"lightning", "transformers"}  # what its programs may import that no test installs: tried by hand
-
-
-def blocks(section: str, language: str) -> list[str]:
-    """The section's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
-
-
-def imported(block: str) -> set[str]:
-    """Top-level names of the packages that a program imports."""
-    nodes = list(ast.walk(ast.parse(block)))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return {name.split(".")[0] for name in plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}}
-
-
-def run_blocks(section: str) -> dict[str, Any]:
-    """Run the section's Python one block after the other, as a reader would; what they left behind."""
-    names: dict[str, Any] = {"__name__": "readme"}
-    for block in blocks(section, "python"):
-        if not imported(block) & NOT_INSTALLED:
-            exec(compile(block, "README.md", "exec"), names)  # noqa: S102  # our own page
-    return names
 
 
 def run_command(line: str, folder: Path) -> str:
@@ -49,10 +24,6 @@ def run_command(line: str, folder: Path) -> str:
     done = subprocess.run([*start, *arguments], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def losses(printed: str) -> list[float]:
-    return [float(number) for number in re.findall(r"\bloss (\S+?);?\s", printed)]
 
 
 def test_quick_start(capsys: pytest.CaptureFixture[str]) -> None:

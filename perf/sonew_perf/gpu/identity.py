@@ -19,12 +19,12 @@ import sonew_kernels
 import sonew_perf
 from sonew.backends.native_build import cpu_model
 from sonew_kernels.spec import SPECS, source_hash
-from sonew_perf.gpu.ladder import ROOT
-from sonew_perf.machine import installed_version
+from sonew_perf.entries import installed_version
+from sonew_perf.process import ROOT
 
 PACKAGES: Final = (sonew, sonew_autotune, sonew_kernels, sonew_perf)
 SOURCES: Final = ("*.py", "*.cpp", "*.h")
-TESTS: Final = "tests/kernels/gpu"
+TESTS: Final = ("tests/kernels/gpu", "tests/jax/gpu")
 CLOCKS: Final = ("driver_version", "clocks.max.sm", "clocks.max.mem", "clocks.sm", "clocks.mem", "power.limit", "temperature.gpu")
 UNKNOWN: Final = "unknown"
 
@@ -73,14 +73,14 @@ def describe_versions() -> dict[str, str]:
         "sonew": sonew.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": installed_version("triton"),
         "cuda": torch.version.cuda or torch.version.hip or "none",
+        **{name: installed_version(name) for name in ("triton", "jax", "jaxlib", "jax-triton", "optax")},
     }
 
 
 def describe_sources() -> dict[str, Any]:
     """The commit, whether the tree differs from it, a hash of every source file, and the kernels' own hashes."""
-    folders = [Path(package.__file__ or "").resolve().parent for package in PACKAGES] + [ROOT / TESTS]
+    folders = [Path(package.__file__ or "").resolve().parent for package in PACKAGES] + [ROOT / tests for tests in TESTS]
     digest = hashlib.sha256()
     for folder in folders:
         for file in sorted(path for pattern in SOURCES for path in folder.rglob(pattern)):

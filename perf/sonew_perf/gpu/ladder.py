@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sonew_perf.gpu.outcome import Outcome
 from sonew_perf.gpu.plan import Ladder, Racecheck
+from sonew_perf.process import ROOT, Finished, run_process
 
-ROOT: Final = Path(__file__).resolve().parents[3]
-TAIL_LINES: Final = 40
 PARALLEL: Final = 4  # processes: most of their time goes into compiling, on the host
 NONE_MARKED: Final = 5  # pytest's exit status where none of a file's tests has the marker
 RACE_FOUND: Final = 9  # exit status that the sanitizer is told to take
@@ -37,47 +34,6 @@ for band in {bands}:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A process that ended or was stopped: `status` is None where its time ended."""
-
-    status: int | None
-    output: str
-
-    @property
-    def tail(self) -> list[str]:
-        """The end of what it said."""
-        return self.output.splitlines()[-TAIL_LINES:]
-
-
-def run_process(command: list[str], seconds: float) -> Finished:
-    """Run a command of this project at the repository's root; past its time it is stopped with everything it started."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    with subprocess.Popen(  # noqa: S603  # our own modules, and a program from PATH
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=max(seconds, 0.0))
-        except subprocess.TimeoutExpired:
-            _stop(process)
-            return Finished(None, process.communicate()[0])
-        except BaseException:  # Ctrl-C does not reach a session of its own
-            _stop(process)
-            raise
-    return Finished(process.returncode, output)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-
-
 def _counts(output: str) -> dict[str, int]:
     """passed, failed, skipped, error as pytest's last line says."""
     lines = output.strip().splitlines()
@@ -90,8 +46,12 @@ def _test_files(tests: str) -> list[Path]:
     return [place] if place.is_file() else sorted(place.glob("test_*.py"))
 
 
-def run_ladder(task: Ladder, seconds: float) -> Outcome:
+def run_ladder(task: Ladder, seconds: float, environment: Mapping[str, str] | None = None) -> Outcome:
     """Run the tests, each file in a process of its own, a few at a time.
+
+    Args:
+        task: which tests. seconds: for everything.
+        environment: what their processes have beside this one's own.
 
     Returns:
         failed where a test failed or none ran; `result` has per file the counts, the seconds and, unless all passed, the output's end.
@@ -104,7 +64,7 @@ def run_ladder(task: Ladder, seconds: float) -> Outcome:
     def run(file: Path) -> tuple[dict[str, object], Finished]:
         started = time.monotonic()
         command = [sys.executable, "-m", "pytest", str(file), "-m", task.marker, "--quiet", "-p", "no:cacheprovider"]
-        done = run_process(command, deadline - started)
+        done = run_process(command, deadline - started, environment)
         counts = _counts(done.output)
         clean = done.status == 0 and not counts.get("skipped")
         entry = {"file": file.name, "exit": done.status, **counts, "seconds": round(time.monotonic() - started, 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,3 +27,9 @@ class Outcome:
     def final(self) -> bool:
         """Whether there is nothing left to do."""
         return self.status != "unfinished"
+
+
+def of_timing(answer: Mapping[str, Any], cases: int) -> Outcome:
+    """What became of a timing that answered with its `entries` and `failures`."""
+    failed = f"{len(answer['failures'])} of {cases} cases could not be timed" if answer["failures"] else ""
+    return Outcome(status="done" if answer["entries"] else "failed", reason=failed, result=dict(answer))

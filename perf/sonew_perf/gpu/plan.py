@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from sonew_autotune.measure import REPORTED_ROUNDS
-from sonew_perf.cases import Workload, one_tensor, whole_model
+from sonew_perf.cases import whole_model
 from sonew_perf.gpu.timing import Timing
+from sonew_perf.jax.request import ADAMW, TRITON, XLA, JaxTiming
+from sonew_perf.jax.request import Method as JaxMethod
 from sonew_perf.peers import COMPILED, COPY, DIRECTION, EAGER, FOREACH, FUSED, GRAPH, REFERENCE, SONEW, Method
+from sonew_perf.workloads import Workload, one_tensor
 
 BANDS: Final = (0, 1, 2, 3, 4, 6, 8, 16)
 MODEL_BANDS: Final = (1, 4)
@@ -16,7 +19,11 @@ STATES: Final = ("float32", "bfloat16")
 BENCH_ELEMENTS: Final = 64 * 2**20
 TUNED_MODEL: Final = "mnist-autoencoder"
 ROUNDS: Final = 9
-STAGES: Final = ("ladder", "tune", "bench", "models")  # the JAX part will be a stage of its own, in processes of its own
+LADDER: Final = "ladder"
+JAX: Final = "jax"
+STAGES: Final = (LADDER, "tune", "bench", "models", JAX)
+JAX_TESTS: Final = "JAX tests on the device"
+JAX_SIZES: Final = (2**10, 2**16, 2**20, 2**24, BENCH_ELEMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,19 @@ class Tune:
     trials: int | None = None
 
 
-Task = Ladder | Racecheck | Tune | Timing
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JaxLadder:
+    """The tests of the JAX surface, on the device.
+
+    Attributes:
+        ladder: which. device: "cuda", or "cpu" where tests prove the driver.
+    """
+
+    ladder: Ladder = Ladder(tests="tests/jax/gpu")
+    device: str = "cuda"
+
+
+Task = Ladder | Racecheck | Tune | Timing | JaxLadder | JaxTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +99,7 @@ class Unit:
     def cases(self) -> tuple[str, ...]:
         """What it consists of, for people."""
         task = self.task
-        if isinstance(task, Timing):
+        if isinstance(task, Timing | JaxTiming):
             return task.case_names
         if isinstance(task, Tune):
             return tuple(
@@ -88,7 +107,8 @@ class Unit:
             )
         if isinstance(task, Racecheck):
             return tuple(f"two steps of band {band}" for band in task.bands)
-        return (f"pytest {task.tests} -m {task.marker!r}",)
+        ladder = task.ladder if isinstance(task, JaxLadder) else task
+        return (f"pytest {ladder.tests} -m {ladder.marker!r}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +123,7 @@ class Scale:
         tuned_models: tuned beside the one tensor, at `MODEL_BANDS`. trials: of the tuner; None takes its own number.
         compiler: of the compiled form. rounds: of every timing.
         ladder, racecheck: the two units of the first stage.
+        jax_ladder: tests of the JAX surface. jax_sizes: elements of the one leaf that it steps. jax_models: steps their leaves.
     """
 
     device: str = "cuda"
@@ -117,6 +138,9 @@ class Scale:
     trials: int | None = None
     ladder: Ladder = Ladder()
     racecheck: Racecheck = Racecheck()
+    jax_ladder: JaxLadder = JaxLadder()
+    jax_sizes: tuple[int, ...] = JAX_SIZES
+    jax_models: tuple[Workload, ...] = (whole_model("gpt2-small"),)
 
     def __post_init__(self) -> None:
         """Numbers that are shown need enough rounds."""
@@ -155,9 +179,19 @@ def _tune_units(scale: Scale) -> list[Unit]:
 
 def bench_name(elements: int, band: int | None = None) -> str:
     """Name of the unit that times one band on the one tensor, or of the one in which it meets torch.compile."""
-    mebi, rest = divmod(elements, 2**20)
-    size = str(elements) if rest else f"{mebi} Mi"
-    return f"{size}, peers" if band is None else f"{size}, band {band}"
+    return f"{_size(elements)}, peers" if band is None else f"{_size(elements)}, band {band}"
+
+
+def jax_name(what: int | str) -> str:
+    """Name of the unit that steps one leaf of so many elements, or a model's, by JAX."""
+    return f"JAX, {what if isinstance(what, str) else _size(what)}"
+
+
+def _size(elements: int) -> str:
+    for unit, name in ((2**20, "Mi"), (2**10, "Ki")):
+        if elements % unit == 0:
+            return f"{elements // unit} {name}"
+    return str(elements)
 
 
 def model_name(model: str, band: int | None = None, state: str = "") -> str:
@@ -201,13 +235,39 @@ def _model_units(scale: Scale) -> list[Unit]:
     return [*small, *middle, *large]
 
 
+def jax_ours(band: int, backend: str) -> JaxMethod:
+    """SONew's jitted step by a backend of JAX."""
+    return JaxMethod(band=band, backend=backend)
+
+
+def _jax_units(scale: Scale) -> list[Unit]:
+    both = [jax_ours(band, backend) for band in MODEL_BANDS for backend in (TRITON, XLA)]
+    few = [method for method in both if method != jax_ours(MODEL_BANDS[-1], XLA)]  # XLA takes long to compile that many leaves
+    cases = [(jax_name(size), 15.0, one_tensor(size), both) for size in scale.jax_sizes]
+    cases += [(jax_name(model.name), 40.0, model, few) for model in scale.jax_models]
+    adamw = JaxMethod(family=ADAMW)
+    return [
+        Unit(stage=JAX, name=JAX_TESTS, seconds=60, task=scale.jax_ladder),
+        *(
+            Unit(
+                stage=JAX,
+                name=name,
+                seconds=seconds,
+                task=JaxTiming(workload=workload, methods=(adamw, *methods), device=scale.device, rounds=scale.rounds),
+            )
+            for name, seconds, workload, methods in cases
+        ),
+    ]
+
+
 def make_plan(scale: Scale = FULL, stages: tuple[str, ...] = STAGES) -> tuple[Unit, ...]:
     """Every unit of the chosen stages, in the order in which they are done: right before tuned, tuned before timed."""
     units = [
-        Unit(stage="ladder", name="tests on the device", seconds=150, task=scale.ladder),
-        Unit(stage="ladder", name="racecheck", seconds=50, task=scale.racecheck),
+        Unit(stage=LADDER, name="tests on the device", seconds=150, task=scale.ladder),
+        Unit(stage=LADDER, name="racecheck", seconds=50, task=scale.racecheck),
         *_tune_units(scale),
         *_bench_units(scale),
         *_model_units(scale),
+        *_jax_units(scale),
     ]
     return tuple(unit for unit in units if unit.stage in stages)

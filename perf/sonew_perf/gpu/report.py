@@ -39,7 +39,7 @@ def _share(entry: Entry) -> str:
 def speed_table(name: str, result: dict[str, Any]) -> Group:
     """One row per case that ran, a line per case that did not."""
     workload = result["workload"]
-    table = plain_table(("case", "ms", "spread", "x fused AdamW", "of copy", "B/elem", "MiB"))
+    table = plain_table(("case", "ms", "spread", f"x {result.get('baseline', 'fused AdamW')}", "of copy", "B/elem", "MiB"))
     for entry in result["entries"]:
         fused = next((ratio for peer, ratio in entry["against"].items() if peer != "copy"), None)
         table.add_row(
@@ -71,8 +71,12 @@ def target_table(rows: Sequence[Row], device: str, warning: str) -> Group:
     table = plain_table(("target", "reach", "stretch", "measured", "verdict"))
     for row in rows:
         sign = "" if row.target.more else "<= "
-        bounds = (f"{sign}{_number(row, bound)}" for bound in (row.target.reach, row.target.stretch))
+        bounds = ("-" if bound is None else f"{sign}{_number(row, bound)}" for bound in (row.target.reach, row.target.stretch))
         table.add_row(row.target.what, *bounds, _measured(row), row.verdict)
     elsewhere = "" if DEVICE in device else f" The targets are set for an {DEVICE}."
-    group = titled(f"Targets, measured on {device}", table, f"Median of the per-round ratios with its 95 % interval.{elsewhere}")
+    group = titled(
+        f"Targets, measured on {device}",
+        table,
+        f"Median of the per-round ratios with its 95 % interval; JAX to torch: ratio of the medians.{elsewhere}",
+    )
     return Group(group, Text(warning, style="bold red")) if warning else group

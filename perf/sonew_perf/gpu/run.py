@@ -21,18 +21,19 @@ from sonew_autotune.outcome import Failure
 from sonew_autotune.worker import Worker
 from sonew_perf.errors import RecordError
 from sonew_perf.gpu.identity import describe_device, describe_sources, describe_versions, key_of
+from sonew_perf.gpu.jax_part import run_jax_ladder, run_jax_timing
 from sonew_perf.gpu.ladder import run_ladder, run_racecheck
-from sonew_perf.gpu.outcome import Outcome
-from sonew_perf.gpu.plan import FULL, STAGES, Ladder, Racecheck, Scale, Task, Tune, Unit, make_plan
+from sonew_perf.gpu.outcome import Outcome, of_timing
+from sonew_perf.gpu.plan import FULL, JAX_TESTS, LADDER, STAGES, JaxLadder, Ladder, Racecheck, Scale, Task, Tune, Unit, make_plan
 from sonew_perf.gpu.targets import Row, judge_all
 from sonew_perf.gpu.timing import Answer, Broken, Request, Timing, make_timer
 from sonew_perf.gpu.tuning import run_tune
 from sonew_perf.gpu.work import SCHEMA_VERSION, Finished, WorkFile
+from sonew_perf.jax.request import JaxTiming
 
 BUDGET_S: Final = 560.0  # with the start of Python and a last trial's grace, under ten minutes
 SLACK: Final = 3.0  # a unit that takes longer than so many times its estimate is stopped
 LEAST_S: Final = 5.0  # with less than this left nothing is begun
-LADDER: Final = "ladder"
 
 Say = Callable[[str], None]
 Runner = Callable[[Any, float], Outcome]
@@ -62,8 +63,7 @@ def run_timing(task: Timing, seconds: float, *, start: Callable[[Request, float]
         broken = {**broken, answer.case: answer.reason}
     if isinstance(answer, Failure):
         return Outcome(status="unfinished" if answer.kind == "timeout" else "failed", reason=answer.message)
-    failed = f"{len(answer['failures'])} of {len(task.case_names)} cases could not be timed" if answer["failures"] else ""
-    return Outcome(status="done" if answer["entries"] else "failed", reason=failed, result=answer)
+    return of_timing(answer, len(task.case_names))
 
 
 def _in_a_process(request: Request, seconds: float) -> Answer:
@@ -75,7 +75,14 @@ def _in_a_process(request: Request, seconds: float) -> Answer:
         worker.close()
 
 
-RUNNERS: Final[Mapping[type[Task], Runner]] = {Ladder: run_ladder, Racecheck: run_racecheck, Tune: run_tune, Timing: run_timing}
+RUNNERS: Final[Mapping[type[Task], Runner]] = {
+    Ladder: run_ladder,
+    Racecheck: run_racecheck,
+    Tune: run_tune,
+    Timing: run_timing,
+    JaxLadder: run_jax_ladder,
+    JaxTiming: run_jax_timing,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +122,8 @@ class GpuRun:
 
     @property
     def ladder_failed(self) -> bool:
-        """Whether a step of the correctness ladder failed."""
-        return any(entry["stage"] == LADDER and entry["status"] == "failed" for entry in self.record["entries"])
+        """Whether a step of the correctness ladder failed, the JAX surface's among them."""
+        return any(_is_check(entry) and entry["status"] == "failed" for entry in self.record["entries"])
 
     @property
     def warning(self) -> str:
@@ -164,12 +171,17 @@ def _work(units: Sequence[Unit], work: WorkFile, known: dict[str, Finished], dea
 
 
 def _not_quotable(entries: Sequence[Mapping[str, Any]]) -> str:
-    """No speed is quoted from a red or missing test."""
-    ladder = {entry["unit"]: entry["status"] for entry in entries if entry["stage"] == LADDER}
-    red = [f"{unit} {status}" for unit, status in ladder.items() if status != "done"]
-    if red:
-        return f"These speeds may not be quoted: {', '.join(red)}."
-    return "" if ladder else "These speeds may not be quoted: the ladder is not part of this run."
+    """No speed is quoted from a red or missing test: none of JAX without its own, none at all without the kernels'."""
+    checks = {entry["unit"]: entry["status"] for entry in entries if _is_check(entry)}
+    red = [f"{unit} {status}" for unit, status in checks.items() if status != "done"]
+    if set(checks) <= {JAX_TESTS}:
+        red.append("the ladder is not part of this run")
+    which = "The JAX speeds" if all(reason.startswith(JAX_TESTS) for reason in red) else "These speeds"
+    return f"{which} may not be quoted: {', '.join(red)}." if red else ""
+
+
+def _is_check(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["stage"] == LADDER or entry["unit"] == JAX_TESTS)
 
 
 def _entry(unit: Unit, finished: Finished | None) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sonew_autotune.measure import Samples, paired_ratio
-from sonew_perf.gpu.plan import BENCH_ELEMENTS, bench_name, model_name, ours
+from sonew_autotune.measure import Samples, paired_ratio, unpaired_ratio
+from sonew_perf.gpu.plan import BENCH_ELEMENTS, JAX_SIZES, bench_name, jax_name, jax_ours, model_name, ours
+from sonew_perf.jax.request import TRITON, XLA
 from sonew_perf.peers import COMPILED, COPY, DIRECTION, EAGER, FUSED, GRAPH, Method
 
 Verdict = Literal["stretch reached", "reached", "not reached", "not measured"]
@@ -23,8 +24,9 @@ class Target:
         what: in words.
         unit: the unit that measures it. case: its case.
         against: the case of the same run that it is compared with; `COPY`: its nominal bytes per second as a share of the copy's.
-        reach, stretch: bounds.
+        reach, stretch: bounds; stretch None: there is only one.
         more: whether larger is better.
+        against_unit: the unit of `against`, where it is another one of the same call: its rounds are others, so medians are compared.
     """
 
     what: str
@@ -32,8 +34,9 @@ class Target:
     case: str
     against: str
     reach: float
-    stretch: float
+    stretch: float | None
     more: bool = False
+    against_unit: str = ""
 
     @property
     def share(self) -> bool:
@@ -56,7 +59,7 @@ class Row:
         if self.median is None:
             return "not measured"
         for bound, name in ((self.target.stretch, "stretch reached"), (self.target.reach, "reached")):
-            if (self.median >= bound) if self.target.more else (self.median <= bound):
+            if bound is not None and ((self.median >= bound) if self.target.more else (self.median <= bound)):
                 return name  # type: ignore[return-value]  # the pairs above hold verdicts
         return "not reached"
 
@@ -113,19 +116,51 @@ TARGETS: Final = (
         stretch=2.8,
         more=True,
     ),
+    Target(
+        what="JAX, 64 Mi, band 1, jitted: times the torch path",
+        unit=jax_name(BENCH_ELEMENTS),
+        case=jax_ours(1, TRITON).case,
+        against_unit=bench_name(BENCH_ELEMENTS, 1),
+        against=ours(1, "float32").case(EAGER),
+        reach=1.15,
+        stretch=None,
+    ),
+    Target(
+        what="JAX, 64 Mi, band 1: times faster than its XLA path",
+        unit=jax_name(BENCH_ELEMENTS),
+        case=jax_ours(1, XLA).case,
+        against=jax_ours(1, TRITON).case,
+        reach=2.1,
+        stretch=None,
+        more=True,
+    ),
+    *(
+        Target(
+            what=f"{jax_name(size)}, band 1: times its XLA path",
+            unit=jax_name(size),
+            case=jax_ours(1, TRITON).case,
+            against=jax_ours(1, XLA).case,
+            reach=1.05,
+            stretch=None,
+        )
+        for size in JAX_SIZES
+    ),
 )
 
 
 def judge(target: Target, units: Units) -> Row:
     """The target beside what a run measured."""
-    entries = {entry["case"]: entry for entry in units.get(target.unit, {}).get("entries", ())}
-    own, other = entries.get(target.case), entries.get(target.against)
+    own, other = (
+        next((entry for entry in units.get(unit, {}).get("entries", ()) if entry["case"] == case), None)
+        for unit, case in ((target.unit, target.case), (target.against_unit or target.unit, target.against))
+    )
     if own is None or other is None:
         return Row(target)
     if target.share:
         share = own["copy_share"]
         return Row(target, share["median"], share["low"], share["high"])
-    ratio = paired_ratio(Samples(tuple(own["samples_ms"])), Samples(tuple(other["samples_ms"])))
+    samples = [Samples(tuple(entry["samples_ms"])) for entry in (own, other)]
+    ratio = unpaired_ratio(*samples) if target.against_unit else paired_ratio(*samples)
     return Row(target, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
 
 

@@ -13,11 +13,12 @@ import torch
 
 from sonew_autotune.measure import Samples, interleave, paired_ratio, roof_share
 from sonew_autotune.outcome import Failure
-from sonew_perf.cases import TimedCase, Workload, fixed_tensors
+from sonew_perf.cases import TimedCase, fixed_tensors
+from sonew_perf.entries import in_one_line
 from sonew_perf.peers import COPY, FUSED, GRAPH, Method, Params, prepare
 from sonew_perf.runner import case_entry
+from sonew_perf.workloads import Workload
 
-MESSAGE_CHARACTERS: Final = 600
 COPY_BYTES_PER_ELEMENT: Final = 8
 
 
@@ -64,9 +65,7 @@ Answer = dict[str, Any] | Broken | Failure
 
 def reason_of(error: BaseException) -> str:
     """An error in one line."""
-    kind = "out of memory" if isinstance(error, torch.cuda.OutOfMemoryError) else type(error).__name__
-    first = next((line for line in str(error).strip().splitlines() if line.strip()), "")
-    return f"{kind}: {first}"[:MESSAGE_CHARACTERS]
+    return in_one_line(error, "out of memory" if isinstance(error, torch.cuda.OutOfMemoryError) else "")
 
 
 def _usable(device: str) -> bool:
@@ -167,12 +166,7 @@ def time_case(request: Request) -> Answer:
         except Exception as error:  # noqa: BLE001  # its phases or its memory could not be measured; the others' samples stand
             failures[case.name] = reason_of(error)
     return {
-        "workload": {
-            "name": timing.workload.name,
-            "tensors": len(timing.workload.shapes),
-            "elements": timing.workload.elements,
-            "dtype": "float32",
-        },
+        "workload": timing.workload.described(),
         "load_before": load,
         "entries": entries,
         "failures": failures,
