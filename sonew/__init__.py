@@ -1,6 +1,6 @@
 """SONew: the Sparsified Online Newton optimizer with tuned kernels. Importing this package loads no framework.
 
-Use `from sonew.torch import SONew` to train.
+Use `from sonew.torch import SONew` or `from sonew.jax import sonew` to train.
 """
 
 from __future__ import annotations
