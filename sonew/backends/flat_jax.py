@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -87,6 +88,15 @@ class Direction(NamedTuple):
     roots: jax.Array
     momentum: jax.Array
     stats: jax.Array
+
+
+@cache
+def find_gpu() -> Any:  # noqa: ANN401  # a jax.Device, whose attributes depend on its kind
+    """The first GPU that JAX sees in this process, None where there is none."""
+    try:
+        return jax.devices("gpu")[0]
+    except RuntimeError:
+        return None
 
 
 def combine_roots(roots: jax.Array, axis: int = 0) -> jax.Array:

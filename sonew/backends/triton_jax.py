@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu
 from sonew.config import LaunchConfig, Problem
 from sonew.reference import decay_numbers
 from sonew_kernels.spec import COMPILE_OPTIONS, SUPPORTED_BANDS, TRITON, Column, Graft, Slot, Storage, TritonLaunch, triton_launches
@@ -85,23 +86,13 @@ def _kernels() -> Mapping[str, Any]:
     }
 
 
-def _gpu() -> Any:  # noqa: ANN401  # a jax device
-    """The GPU of this process, None where it has none."""
-    try:
-        return jax.devices("gpu")[0]
-    except RuntimeError:
-        return None
-
-
-def environment(compute_capability: int | None = None) -> dict[str, str | int]:
-    """What identifies the device in a tuned store: the GPU here, or the one that is compiled for."""
-    gpu = _gpu()
-    here = str(getattr(gpu, "compute_capability", "")).replace(".", "")
-    from triton import __version__ as version  # noqa: PLC0415  # heavy
-
-    capability = f"cuda:{compute_capability or here}"
-    name = gpu.device_kind if gpu is not None and compute_capability in (None, int(here or 0)) else "a GPU that is not here"
-    return {"device": name, "capability": capability, "threads": 0, "toolchain": f"triton {version}"}
+def environment() -> dict[str, str | int]:
+    """What a tuned configuration depends on besides the problem, in the words of `triton_torch`: one store serves both."""
+    gpu, toolchain = find_gpu(), f"triton {version('triton')}"
+    if gpu is None:
+        return {"device": "none", "capability": "none", "threads": 0, "toolchain": toolchain}  # lowered for a GPU that is elsewhere
+    capability = f"cuda:{str(gpu.compute_capability).replace('.', '')}"
+    return {"device": gpu.device_kind, "capability": capability, "threads": 0, "toolchain": toolchain}
 
 
 def _takes_aliased_outputs() -> bool:

@@ -15,7 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from sonew.backends import xla_jax
-from sonew.backends.flat_jax import LARGEST, Direction, Facts, Flat, Numbers
+from sonew.backends.flat_jax import LARGEST, Direction, Facts, Flat, Numbers, find_gpu
 from sonew.config import Problem, chain_length
 from sonew.dispatch import Tuning, load_backend, make_plan, requested_backend
 from sonew.errors import BackendUnavailableError, UnsupportedProblemError
@@ -69,15 +69,6 @@ def _facts(shape: tuple[int, ...], numbers: Numbers, seed: int) -> Facts:
     return Facts(size, size, chain_length(numbers.chain, shape), seed)
 
 
-@cache
-def has_gpu() -> bool:
-    """Whether JAX sees a GPU in this process."""
-    try:
-        return bool(jax.devices("gpu"))
-    except RuntimeError:
-        return False
-
-
 def _problem(facts: Sequence[Facts], flats: Sequence[Flat], numbers: Numbers, device: str) -> Problem:
     sizes = [fact.length for fact in facts]
     grad_dtype = str(flats[0].grad.dtype)
@@ -103,7 +94,7 @@ def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array,
     """Direction phase of pieces on the platform that the program is lowered for."""
     static, traced = numbers.split()
     explicit = requested_backend(choice.backend, "jax") == "triton"
-    if explicit and choice.compute_capability is None and not has_gpu():
+    if explicit and choice.compute_capability is None and find_gpu() is None:
         msg = "backend='triton' cannot run: JAX sees no GPU. Use backend='auto' without SONEW_BACKEND, or install JAX for the GPU."
         raise BackendUnavailableError(msg)
 
@@ -114,7 +105,7 @@ def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array,
         return xla_jax.blocked_directions(facts, flats, count, static.joined(traced))
 
     def on_gpu(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
-        if choice.compute_capability is None and not has_gpu():
+        if choice.compute_capability is None and find_gpu() is None:
             return by_xla(flats, count, traced)  # traced like every branch, but no program for a GPU can be made here
         plan = make_plan(_problem(facts, flats, numbers, "cuda"), framework="jax", backend=choice.backend, tuning=choice.tuning)
         if plan.backend != "triton":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from sonew.jax.direction import has_gpu
+from sonew.backends.flat_jax import find_gpu
 from tests.jax.gpu.places import CPU, GPU, Place
 
 
@@ -19,6 +19,6 @@ def _no_torch() -> None:
 @pytest.fixture(params=[pytest.param(GPU, marks=pytest.mark.gpu), CPU], ids=lambda place: place.backend)
 def place(request: pytest.FixtureRequest) -> Place:
     where: Place = request.param
-    if where.platform == "gpu" and not has_gpu():
+    if where.platform == "gpu" and find_gpu() is None:
         pytest.skip("JAX sees no GPU on this machine")
     return where
