@@ -135,10 +135,12 @@ def check_request(backend: str, tuning: str, framework: str = "torch") -> None:
 
 
 def requested_backend(backend: str, framework: str = "torch") -> str:
-    """The backend asked for: by argument, else by SONEW_BACKEND, else "auto"."""
+    """The backend asked for: by argument, else by SONEW_BACKEND, else "auto". A backend of the other framework asks nothing of this one."""
     if backend != "auto":
         return backend
-    return _choice("SONEW_BACKEND", os.environ.get("SONEW_BACKEND") or "auto", backend_names(framework))
+    names = dict.fromkeys(name for row in BACKENDS for name in backend_names(row.framework))
+    asked = _choice("SONEW_BACKEND", os.environ.get("SONEW_BACKEND") or "auto", tuple(names))
+    return asked if asked in backend_names(framework) else "auto"
 
 
 def _rows(framework: str) -> tuple[BackendRow, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sonew.config import Chain, GraftName
 
@@ -90,20 +91,48 @@ class Direction(NamedTuple):
     stats: jax.Array
 
 
+def vary_like(x: jax.Array, arrays: Any) -> jax.Array:  # noqa: ANN401  # a tree
+    """The same array, said to differ between the devices between which these do: inside `shard_map` types tell so."""
+    varying_over = [jax.typeof(array).manual_axis_type.varying for array in (x, *jax.tree.leaves(arrays))]
+    axes = frozenset[str]().union(*varying_over) - varying_over[0]
+    if not axes:
+        return x
+    varying: jax.Array = lax.pcast(x, tuple(axes), to="varying")
+    return varying
+
+
 @cache
 def find_gpu() -> Any:  # noqa: ANN401  # a jax.Device, whose attributes depend on its kind
-    """The first GPU that JAX sees in this process, None where there is none."""
+    """The first CUDA GPU that JAX sees in this process, None where there is none."""
     try:
-        return jax.devices("gpu")[0]
+        return jax.devices("cuda")[0]
     except RuntimeError:
         return None
 
 
-def combine_roots(roots: jax.Array, axis: int = 0) -> jax.Array:
-    """Fourth roots of sums of squares, of the parts' along the axis: of what they have in all."""
-    largest = jnp.max(roots, axis, keepdims=True)
-    safe = jnp.where(largest > 0, largest, 1)
-    return jnp.squeeze(safe, axis) * jnp.sqrt(jnp.sqrt(jnp.sum((roots / safe) ** 4, axis)))
+@jax.custom_jvp
+def root_of(x: jax.Array) -> jax.Array:
+    """Square root with derivative 0 at 0: there roots of squares have a kink, and infinity times 0 would spoil every derivative."""
+    return jnp.sqrt(x)
+
+
+@root_of.defjvp
+def _root_of_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    root = root_of(*primals)
+    return root, tangents[0] * jnp.where(root == 0, 0, 0.5 / jnp.where(root == 0, 1, root))
+
+
+def combine_roots(roots: jax.Array, axes: tuple[str, ...] = ()) -> jax.Array:
+    """Fourth roots of sums of squares, of parts: of what they have in all.
+
+    Args:
+        roots: of parts one behind the other (parts, ...), or, with `axes`, of the part on each device along these axes of the mesh.
+    """
+    fixed = lax.stop_gradient(roots)  # the result depends on no unit
+    largest = lax.pmax(fixed, axes) if axes else jnp.max(fixed, 0)
+    unit = jnp.where(largest > 0, largest, 1)
+    powers = (roots / unit) ** 4
+    return unit * root_of(root_of(lax.psum(powers, axes) if axes else jnp.sum(powers, 0)))
 
 
 def graft_scale(roots: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu, vary_like
 from sonew.config import LaunchConfig, Problem
 from sonew.reference import decay_numbers
 from sonew_kernels.spec import COMPILE_OPTIONS, SUPPORTED_BANDS, TRITON, Column, Graft, Slot, Storage, TritonLaunch, triton_launches
@@ -153,7 +153,7 @@ def call(
             **options,
             **named,
         )
-    return list(results)
+    return [vary_like(result, inputs) for result in results]  # a kernel's results say nothing of how they vary
 
 
 def directions(

@@ -15,27 +15,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from sonew import reference, rounding
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, combine_roots
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, combine_roots, root_of, vary_like
 from sonew.config import COMPUTE_DTYPE, Problem
 
 KERNEL: Final = ""
 BLOCK: Final = 16384  # elements: what a block needs stays in a core's second-level cache
 
 
-@jax.custom_jvp
-def _sqrt(x: jax.Array) -> jax.Array:
-    """Square root with derivative 0 at 0: there roots of squares have a kink, and infinity times 0 would spoil every derivative."""
-    return jnp.sqrt(x)
-
-
-@_sqrt.defjvp
-def _sqrt_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    root = _sqrt(*primals)
-    return root, tangents[0] * jnp.where(root == 0, 0, 0.5 / jnp.where(root == 0, 1, root))
-
-
 XP: Final = ModuleType("jax.numpy, but for sqrt")
-XP.__dict__.update({**vars(jnp), "sqrt": _sqrt})
+XP.__dict__.update({**vars(jnp), "sqrt": root_of})
 
 
 def rejects(problem: Problem) -> str | None:  # noqa: ARG001  # the backend protocol's signature; the reference takes every problem
@@ -103,7 +91,7 @@ def _store(
 def _roots(u: jax.Array, target: jax.Array) -> jax.Array:
     """Fourth roots of the sums of squares, (2,)."""
     norms = [reference.norm(XP, x) for x in (u, target)]
-    return jnp.stack([_sqrt(peak) * _sqrt(root) for peak, root in norms])
+    return jnp.stack([root_of(peak) * root_of(root) for peak, root in norms])
 
 
 def _whole(fact: Facts, flat: Flat, count: jax.Array, numbers: Numbers) -> Direction:
@@ -131,7 +119,8 @@ def _blocked(fact: Facts, flat: Flat, count: jax.Array, numbers: Numbers) -> Dir
     compute, band, dtype = _compute(flat), numbers.band, flat.momentum.dtype
     start = 0 if fact.whole else flat.piece * fact.length
     turns = fact.length // BLOCK - 1
-    outer = jnp.zeros((2, band + 3, band), compute) if flat.outer is None else flat.outer.astype(compute)
+    flat = jax.tree.map(lambda x: vary_like(x, (flat, count)), flat)  # a loop's arrays keep their types
+    outer = vary_like(jnp.zeros((2, band + 3, band), compute), flat) if flat.outer is None else flat.outer.astype(compute)
 
     def step(at: jax.Array | int, size: int, held: list[jax.Array], before: list[jax.Array]) -> tuple[Direction, list[jax.Array]]:
         """A block of `size` elements from `at` on; `held`: its fields and `band` elements more, `before`: the `band` left of it."""
@@ -153,10 +142,10 @@ def _blocked(fact: Facts, flat: Flat, count: jax.Array, numbers: Numbers) -> Dir
         part, before = step(i * BLOCK, BLOCK, window, before)
         return whole, part, before, combine_roots(jnp.stack((roots, part.roots)))
 
-    u = jnp.zeros(fact.length, compute)
-    first = Direction(u[:BLOCK], jnp.zeros(2, compute), flat.momentum[:BLOCK], flat.stats[:, :BLOCK])
+    u, roots = (vary_like(jnp.zeros(n, compute), flat) for n in (fact.length, 2))
+    first = Direction(u[:BLOCK], roots, flat.momentum[:BLOCK], flat.stats[:, :BLOCK])
     before = [outer[0, -1], outer[0, 0], outer[0, 1:-1]]
-    whole, last, before, roots = lax.fori_loop(0, turns, turn, ([u, flat.momentum, flat.stats], first, before, jnp.zeros(2, compute)))
+    whole, last, before, roots = lax.fori_loop(0, turns, turn, ([u, flat.momentum, flat.stats], first, before, roots))
     whole = write(whole, last, max(turns - 1, 0) * BLOCK)
     at = turns * BLOCK
     rest = [x[..., at:] for x in (flat.grad, whole[1], whole[2])]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -15,11 +15,11 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from sonew.backends import xla_jax
-from sonew.backends.flat_jax import LARGEST, Direction, Facts, Flat, Numbers, find_gpu
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu
 from sonew.config import Problem, chain_length
 from sonew.dispatch import Tuning, load_backend, make_plan, requested_backend
-from sonew.errors import BackendUnavailableError, UnsupportedProblemError
-from sonew.jax.leaves import Leaf
+from sonew.errors import BackendUnavailableError
+from sonew.jax.leaves import Leaf, is_eager
 from sonew.jax.sharding import Run, shard_of, sharded
 from sonew.rounding import tensor_seed
 
@@ -50,9 +50,12 @@ def step_leaves(leaves: Sequence[Leaf], shardings: Sequence[Any], count: jax.Arr
     run = _run(choice)
     plain = [i for i in filled if shards[i] is None]
     if plain:
-        facts = [_facts(jnp.shape(leaves[i].grad), numbers, seeds[i]) for i in plain]
-        for i, made in zip(plain, run(facts, [leaves[i].flat() for i in plain], count, numbers), strict=True):
-            out[i] = leaves[i].stepped(made, numbers)
+        static, traced = numbers.split()
+        facts = tuple(_facts(jnp.shape(leaves[i].grad), numbers, seeds[i]) for i in plain)
+        held = [leaves[i] for i in plain]
+        step = _jitted if is_eager((held, count, traced)) else _step
+        for i, leaf in zip(plain, step(facts, static, run)(held, count, traced), strict=True):
+            out[i] = leaf
     cut = {i: shard for i in filled if (shard := shards[i]) is not None}
     if cut:
         stepped = sharded(list(cut.values()), [seeds[i] for i in cut], [leaves[i] for i in cut], count, numbers, run)
@@ -61,11 +64,25 @@ def step_leaves(leaves: Sequence[Leaf], shardings: Sequence[Any], count: jax.Arr
     return out
 
 
+def _step(facts: tuple[Facts, ...], static: Numbers, run: Run) -> Callable[..., list[Leaf]]:
+    """The step of whole leaves: of them, the count and the numbers that the program computes."""
+
+    def step(leaves: Sequence[Leaf], count: jax.Array, traced: dict[str, jax.Array]) -> list[Leaf]:
+        numbers = static.joined(traced)
+        made = run(facts, [leaf.flat() for leaf in leaves], count, numbers)
+        return [leaf.stepped(one, numbers) for leaf, one in zip(leaves, made, strict=True)]
+
+    return step
+
+
+@lru_cache(maxsize=64)
+def _jitted(facts: tuple[Facts, ...], static: Numbers, run: Run) -> Callable[..., list[Leaf]]:
+    """The same for steps outside of jit, where loops and branches would be compiled anew at every call."""
+    return jax.jit(_step(facts, static, run))
+
+
 def _facts(shape: tuple[int, ...], numbers: Numbers, seed: int) -> Facts:
     size = math.prod(shape)
-    if size > LARGEST:
-        msg = f"SONew does not support a leaf of more than {LARGEST:,} elements on one device, got shape {shape}: shard it or split it."
-        raise UnsupportedProblemError(msg)
     return Facts(size, size, chain_length(numbers.chain, shape), seed)
 
 
@@ -82,6 +99,13 @@ def _problem(facts: Sequence[Facts], flats: Sequence[Flat], numbers: Numbers, de
         total=sum(sizes),
         median=int(statistics.median(sizes)),
     )
+
+
+def _tuning(choice: Choice) -> Tuning:
+    """Configurations measured on the GPU here say nothing of another one that is compiled for."""
+    gpu = find_gpu()
+    here = None if gpu is None else int(str(gpu.compute_capability).replace(".", ""))
+    return choice.tuning if choice.compute_capability in (None, here) else "off"
 
 
 @cache
@@ -107,12 +131,15 @@ def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array,
     def on_gpu(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:
         if choice.compute_capability is None and find_gpu() is None:
             return by_xla(flats, count, traced)  # traced like every branch, but no program for a GPU can be made here
-        plan = make_plan(_problem(facts, flats, numbers, "cuda"), framework="jax", backend=choice.backend, tuning=choice.tuning)
-        if plan.backend != "triton":
-            return by_xla(flats, count, traced)
-        backend: Any = load_backend(plan, framework="jax")
-        made: list[Direction] = backend.directions(facts, flats, count, static.joined(traced), plan.config, choice.compute_capability)
-        return made
+        made: dict[int, Direction] = {}
+        for dtype in dict.fromkeys(flat.grad.dtype for flat in flats):  # a plan each: what is tuned depends on it
+            members = [i for i, flat in enumerate(flats) if flat.grad.dtype == dtype]
+            parts = [facts[i] for i in members], [flats[i] for i in members]
+            plan = make_plan(_problem(*parts, numbers, "cuda"), framework="jax", backend=choice.backend, tuning=_tuning(choice))
+            backend: Any = load_backend(plan, framework="jax")
+            settings = (plan.config, choice.compute_capability) if plan.backend == "triton" else ()
+            made |= dict(zip(members, backend.directions(*parts, count, static.joined(traced), *settings), strict=True))
+        return [made[i] for i in range(len(flats))]
 
     @custom_vmap
     def by_platform(flats: Sequence[Flat], count: jax.Array, traced: dict[str, jax.Array]) -> list[Direction]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sonew.backends.flat_jax import Direction, Flat, Numbers, graft_scale
+
+
+def is_eager(arrays: Any) -> bool:  # noqa: ANN401  # a tree
+    """Whether none of these arrays is traced."""
+    return not any(isinstance(array, jax.core.Tracer) for array in jax.tree.leaves(arrays))
 
 
 class Leaf(NamedTuple):

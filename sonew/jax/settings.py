@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sonew.backends.flat_jax import Numbers
-from sonew.config import STATE_DTYPES, Hyper, default_gamma
+from sonew.backends.flat_jax import LARGEST, Numbers
+from sonew.config import COMPUTE_DTYPE, STATE_DTYPES, Hyper, default_gamma
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
 from sonew.jax.leaves import Leaf
 
@@ -87,12 +87,16 @@ def check_wide(state_dtype: str) -> None:
 
 def check_leaf(path: str, leaf: Any) -> None:  # noqa: ANN401  # whatever a tree holds
     """Refuse a parameter or gradient that cannot be stepped, with UnsupportedProblemError."""
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        kind = "complex" if jnp.issubdtype(dtype, jnp.complexfloating) else "other than floating"
+    dtype, where = str(jnp.result_type(leaf)), path or "the root"
+    if dtype not in COMPUTE_DTYPE:
+        kind = "complex parameters" if jnp.issubdtype(dtype, jnp.complexfloating) else "parameters of this type"
         msg = (
-            f"SONew does not support {kind} parameters, got {dtype} at {path or 'the root'}. Use optax.masked or optax.partition for them."
+            f"SONew does not support {kind}, got {dtype} at {where}: they must be one of {list(COMPUTE_DTYPE)}. "
+            "Use optax.masked or optax.partition for the others."
         )
+        raise UnsupportedProblemError(msg)
+    if jnp.size(leaf) > LARGEST:
+        msg = f"SONew for JAX does not support leaves of more than {LARGEST:,} elements, got shape {jnp.shape(leaf)} at {where}: split it."
         raise UnsupportedProblemError(msg)
 
 

@@ -6,6 +6,7 @@ The arithmetic of pieces is `sonew.sharding`'s, with the even shards that JAX ha
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +19,9 @@ import optax
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers
-from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew.jax.leaves import Leaf
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, combine_roots
+from sonew.errors import InvalidConfigError, SonewFallbackWarning, UnsupportedProblemError
+from sonew.jax.leaves import Leaf, is_eager
 from sonew.layout import BufferSpec
 from sonew.sharding import Piece, Split, is_contiguous_everywhere, place
 
@@ -74,6 +75,9 @@ def entries_at(shardings: Shardings, leaves: Mapping[str, Any]) -> list[Any]:
         if not isinstance(entry, jax.sharding.Sharding | None):
             msg = f"shardings holds {entry!r}, which is not allowed: it must be a jax.sharding.NamedSharding or None. {FIX}"
             raise InvalidConfigError(msg)
+        if isinstance(entry, NamedSharding) and PartitionSpec.UNCONSTRAINED in entry.spec:
+            msg = f"shardings holds {entry.spec} for a leaf of shape {shape}, which is not allowed: every dimension must be said. {FIX}"
+            raise InvalidConfigError(msg)
         if isinstance(entry, NamedSharding) and len(entry.spec) > len(shape):
             msg = f"shardings holds {entry.spec} for a leaf of shape {shape}, which is not allowed: one entry per dimension, at most. {FIX}"
             raise InvalidConfigError(msg)
@@ -119,6 +123,20 @@ def shard_of(grad: Any, given: Any, numbers: Numbers, state_dtype: str) -> Shard
         raise UnsupportedProblemError(msg) from error
     halo = numbers.band > 0 and piece.length < piece.total and piece.length % piece.chain != 0
     return Shard(mesh, spec, tuple(axis for _, axis, _ in cuts), piece, halo)
+
+
+def warn_of_gathers(leaves: Mapping[str, Any], given: Sequence[Any]) -> None:
+    """Say that leaves are cut of which an update will know nothing: there types do not tell, and `shardings` does not either."""
+    for (path, leaf), entry in zip(leaves.items(), given, strict=True):
+        if entry is not None or isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array) or typed_sharding(leaf) is not None:
+            continue
+        if isinstance(leaf.sharding, NamedSharding) and not leaf.sharding.is_fully_replicated:
+            message = (
+                f"the leaf at {path or 'the root'} is cut by {leaf.sharding.spec}, of which a jitted update sees nothing: XLA's "
+                "partitioner may gather it. Pass shardings=jax.tree.map(lambda x: x.sharding, params), or make the mesh's axes explicit."
+            )
+            warnings.warn(message, SonewFallbackWarning, stacklevel=3)
+            return
 
 
 def zeros_like_param(param: Any, spec: BufferSpec, given: Any) -> jax.Array:  # noqa: ANN401  # an array-like; what a user passes
@@ -183,7 +201,10 @@ def counter(params: Sequence[Any], given: Sequence[Any]) -> jax.Array:
 
 def behind(sharding: NamedSharding, more: int) -> NamedSharding:
     """The sharding of an array with `more` leading dimensions, which are not cut."""
-    return NamedSharding(sharding.mesh, PartitionSpec(*(None,) * more, *sharding.spec), memory_kind=sharding.memory_kind)
+    entries = [*(None,) * more, *sharding.spec]
+    while entries and entries[-1] is None:  # as jit writes it
+        entries.pop()
+    return NamedSharding(sharding.mesh, PartitionSpec(*entries), memory_kind=sharding.memory_kind)
 
 
 def sharded(
@@ -198,7 +219,7 @@ def sharded(
     """
     out = list(leaves)
     static, traced = numbers.split()
-    eager = not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((leaves, count, traced)))
+    eager = is_eager((leaves, count, traced))
     for mesh in dict.fromkeys(shard.mesh for shard in shards):
         members = [i for i, shard in enumerate(shards) if shard.mesh == mesh]
         step = (_jitted if eager else _step)(tuple(shards[i] for i in members), tuple(seeds[i] for i in members), static, run)
@@ -244,19 +265,12 @@ def _body(shards: Sequence[Shard], seeds: Sequence[int], static: Numbers, run: R
                     flats[i] = flats[i]._replace(piece=lax.axis_index(axes).astype(jnp.int32), outer=outer.get(i))
         made = run(facts, flats, count, numbers)
         for axes, members in by_axes.items() if numbers.graft != "none" else ():
-            roots = _combine_over(axes, jnp.stack([made[i].roots for i in members]))
+            roots = combine_roots(jnp.stack([made[i].roots for i in members]), axes)
             for at, i in enumerate(members):
                 made[i] = made[i]._replace(roots=roots[at])
         return [leaf.stepped(one, numbers) for leaf, one in zip(leaves, made, strict=True)]
 
     return body
-
-
-def _combine_over(axes: tuple[str, ...], roots: jax.Array) -> jax.Array:
-    """Fourth roots of sums of squares, of the part on each device: of what all devices along the axes have (`combine_roots`)."""
-    largest = lax.pmax(roots, axes)
-    safe = jnp.where(largest > 0, largest, 1)
-    return safe * jnp.sqrt(jnp.sqrt(lax.psum((roots / safe) ** 4, axes)))
 
 
 def _exchange(shard: Shard, flats: Sequence[Flat], band: int) -> list[jax.Array]:
@@ -270,11 +284,13 @@ def _exchange(shard: Shard, flats: Sequence[Flat], band: int) -> list[jax.Array]
     numbers = np.arange(math.prod(shard.mesh.shape[axis] for axis in in_order)).reshape([shard.mesh.shape[axis] for axis in in_order])
     device = numbers.transpose([in_order.index(axis) for axis in shard.axes]).reshape(-1).tolist()  # of every piece
     wide = jnp.promote_types(flats[0].momentum.dtype, jnp.float32)
-    fields = [jnp.concatenate([x.astype(wide) for x in (f.momentum[None], f.stats, f.grad[None])]) for f in flats]
-    reach = [min(band, field.shape[1]) for field in fields]
+    reach = [min(band, flat.grad.shape[0]) for flat in flats]
     sides: list[list[jax.Array]] = []
     for side in (0, 1):
-        ends = [field[:, field.shape[1] - w :] if side == 0 else field[:, :w] for field, w in zip(fields, reach, strict=True)]
+        ends = []
+        for f, w in zip(flats, reach, strict=True):  # cut first: whole fields are as large as the state
+            end = slice(f.grad.shape[0] - w, None) if side == 0 else slice(w)
+            ends.append(jnp.concatenate([x.astype(wide) for x in (f.momentum[None, end], f.stats[:, end], f.grad[None, end])]))
         got = [end[:, :0] for end in ends]
         for hop in range(1, -(-band // min(reach)) + 1):
             served = [i for i, w in enumerate(reach) if (hop - 1) * w < band]

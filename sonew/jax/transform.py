@@ -14,7 +14,7 @@ from sonew.dispatch import Tuning, check_request
 from sonew.jax.direction import Choice, step_leaves
 from sonew.jax.leaves import Leaf
 from sonew.jax.settings import check_ints, check_leaf, check_step, check_wide, known, read_numbers
-from sonew.jax.sharding import Shardings, counter, entries_at, zeros_like_param
+from sonew.jax.sharding import Shardings, counter, entries_at, warn_of_gathers, zeros_like_param
 from sonew.layout import MOMENTUM, STATS, state_layout
 
 
@@ -99,7 +99,9 @@ def scale_by_sonew(
         paths = [jax.tree_util.keystr(path) for path, _ in named]
         for path, (_, leaf) in zip(paths, named, strict=True):
             check_leaf(path, leaf)
-        given = entries_at(shardings, dict(zip(paths, (leaf for _, leaf in named), strict=True)))
+        leaves = dict(zip(paths, (leaf for _, leaf in named), strict=True))
+        given = entries_at(shardings, leaves)
+        warn_of_gathers(leaves, given)
 
         def zeros(name: str) -> optax.Updates:
             layouts = [state_layout(jnp.shape(leaf), numbers.band, kind)[name] for _, leaf in named]

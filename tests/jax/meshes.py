@@ -10,8 +10,10 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from sonew.errors import SonewFallbackWarning
 from sonew.jax import scale_by_sonew
 from tests.strategies import history
 from tests.tolerances import assert_close
@@ -22,6 +24,9 @@ COLLECTIVE: Final = re.compile(r"= (.*?) (all-gather|all-to-all|all-reduce|colle
 # Half the time to compile, and no fused multiply-add: XLA would take it for either product of a sum, another one in every program, so
 # that no two would agree in their bits.
 QUICK: Final[dict[str, Any]] = {"xla_backend_optimization_level": 0}
+
+# What init says of leaves that are cut where an update cannot know it.
+WARNED: Final = pytest.warns(SonewFallbackWarning, match=r"the leaf at \['a'\] is cut by .* Pass shardings=")
 
 Layout = dict[str, tuple[tuple[int, ...], PartitionSpec]]  # by leaf: its shape and spec
 

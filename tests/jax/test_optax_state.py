@@ -127,7 +127,9 @@ def test_init_and_update_are_pure() -> None:
     assert avals(shapes) == avals(state)
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [("complex64", "complex"), ("int32", "other than floating"), ("bool", "other than floating")])
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("complex64", "complex"), ("int32", "of this type"), ("bool", "of this type"), ("float8_e5m2", "of this type")]
+)
 def test_other_leaves_are_refused(dtype: str, kind: str) -> None:
     tx, leaf = scale_by_sonew(), {"layers": [LEAF.astype(dtype)]}
     state = tx.init({"layers": [LEAF]})
