@@ -110,6 +110,12 @@ def find_gpu() -> Any:  # noqa: ANN401  # a jax.Device, whose attributes depend 
         return None
 
 
+def gpu_capability() -> int | None:
+    """The compute capability of `find_gpu`'s GPU: 90."""
+    gpu = find_gpu()
+    return None if gpu is None else int(str(gpu.compute_capability).replace(".", ""))
+
+
 @jax.custom_jvp
 def root_of(x: jax.Array) -> jax.Array:
     """Square root with derivative 0 at 0: there roots of squares have a kink, and infinity times 0 would spoil every derivative."""

@@ -21,28 +21,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu, vary_like
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu, gpu_capability, vary_like
+from sonew.backends.triton_limits import kernel_limit
 from sonew.config import LaunchConfig, Problem
 from sonew.reference import decay_numbers
-from sonew_kernels.spec import COMPILE_OPTIONS, SUPPORTED_BANDS, TRITON, Column, Graft, Slot, Storage, TritonLaunch, triton_launches
+from sonew_kernels.spec import COMPILE_OPTIONS, TRITON, Column, Graft, Slot, Storage, TritonLaunch, triton_launches
 
 KERNEL: Final = "triton"
 JOINED_BELOW: Final = 2**18  # elements of a tensor: smaller ones share a call. Not measured yet
-STATE_DTYPES: Final = ("float32", "bfloat16")
-GRAD_DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 def rejects(problem: Problem) -> str | None:
     """Reason why this backend cannot take the problem, or None."""
     if problem.device != "cuda":
         return f"Triton needs a GPU, the tensors are on {problem.device}"
-    if problem.band not in SUPPORTED_BANDS:
-        return f"band {problem.band} is not one of {list(SUPPORTED_BANDS)}"
-    if problem.state_dtype not in STATE_DTYPES:
-        return f"state_dtype {problem.state_dtype} is not one of {list(STATE_DTYPES)}"
-    if problem.grad_dtype not in GRAD_DTYPES:
-        return f"gradients of type {problem.grad_dtype} are not one of {list(GRAD_DTYPES)}"
-    return unusable()
+    return kernel_limit(problem) or unusable()
 
 
 @cache
@@ -88,11 +81,10 @@ def _kernels() -> Mapping[str, Any]:
 
 def environment() -> dict[str, str | int]:
     """What a tuned configuration depends on besides the problem, in the words of `triton_torch`: one store serves both."""
-    gpu, toolchain = find_gpu(), f"triton {version('triton')}"
+    gpu, capability, toolchain = find_gpu(), gpu_capability(), f"triton {version('triton')}"
     if gpu is None:
         return {"device": "none", "capability": "none", "threads": 0, "toolchain": toolchain}  # lowered for a GPU that is elsewhere
-    capability = f"cuda:{str(gpu.compute_capability).replace('.', '')}"
-    return {"device": gpu.device_kind, "capability": capability, "threads": 0, "toolchain": toolchain}
+    return {"device": gpu.device_kind, "capability": f"cuda:{capability}", "threads": 0, "toolchain": toolchain}
 
 
 def _takes_aliased_outputs() -> bool:

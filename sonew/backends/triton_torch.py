@@ -16,8 +16,9 @@ import torch
 
 from sonew.backends.sums import graft_scales
 from sonew.backends.table import GroupTable, Leaf
+from sonew.backends.triton_limits import kernel_limit
 from sonew.config import Hyper, Plan, Problem
-from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, STORAGE_BYTES, SUPPORTED_BANDS, Graft, Storage, triton_launches
+from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, triton_launches
 
 KERNEL: Final = "triton"
 OLDEST_CAPABILITY: Final = (8, 0)  # the oldest NVIDIA architecture that the kernels are compiled and tested for
@@ -53,13 +54,8 @@ def _gpu_problem() -> str | None:
 
 def rejects(problem: Problem) -> str | None:
     """Reason why the kernels cannot step the problem here, or None."""
-    for name in ("param_dtype", "grad_dtype"):
-        if getattr(problem, name) not in STORAGE_BYTES:
-            return f"{name}={getattr(problem, name)} is not one of {list(STORAGE_BYTES)}"
-    if problem.state_dtype not in ("float32", "bfloat16"):
-        return f"state_dtype={problem.state_dtype} is not float32 or bfloat16"
-    if problem.band not in SUPPORTED_BANDS:
-        return f"band={problem.band} is not one of {list(SUPPORTED_BANDS)}"
+    if (limit := kernel_limit(problem)) is not None:
+        return limit
     if problem.device not in ("cpu", "cuda"):
         return f"device={problem.device} is not a GPU that Triton serves"
     if importlib.util.find_spec("triton") is None:

@@ -15,8 +15,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from sonew.backends import xla_jax
-from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu
-from sonew.config import Problem, chain_length
+from sonew.backends.flat_jax import Direction, Facts, Flat, Numbers, find_gpu, gpu_capability
+from sonew.config import Chain, Problem, chain_length
 from sonew.dispatch import Tuning, load_backend, make_plan, requested_backend
 from sonew.errors import BackendUnavailableError
 from sonew.jax.leaves import Leaf, is_eager
@@ -86,26 +86,23 @@ def _facts(shape: tuple[int, ...], numbers: Numbers, seed: int) -> Facts:
     return Facts(size, size, chain_length(numbers.chain, shape), seed)
 
 
-def _problem(facts: Sequence[Facts], flats: Sequence[Flat], numbers: Numbers, device: str) -> Problem:
-    sizes = [fact.length for fact in facts]
-    grad_dtype = str(flats[0].grad.dtype)
+def gpu_problem(lengths: Sequence[int], *, band: int, chain: Chain = "tensor", grad: str = "float32", state: str = "float32") -> Problem:
+    """What a plan is made for on a GPU: pieces of these lengths, all with gradients of one type."""
     return Problem(
-        device=device,
-        band=numbers.band,
-        chain="block" if isinstance(numbers.chain, int) else numbers.chain,
-        param_dtype=grad_dtype,
-        grad_dtype=grad_dtype,
-        state_dtype=str(flats[0].momentum.dtype),
-        total=sum(sizes),
-        median=int(statistics.median(sizes)),
+        device="cuda",
+        band=band,
+        chain="block" if isinstance(chain, int) else chain,
+        param_dtype=grad,
+        grad_dtype=grad,
+        state_dtype=state,
+        total=sum(lengths),
+        median=int(statistics.median(lengths)),
     )
 
 
 def _tuning(choice: Choice) -> Tuning:
     """Configurations measured on the GPU here say nothing of another one that is compiled for."""
-    gpu = find_gpu()
-    here = None if gpu is None else int(str(gpu.compute_capability).replace(".", ""))
-    return choice.tuning if choice.compute_capability in (None, here) else "off"
+    return choice.tuning if choice.compute_capability in (None, gpu_capability()) else "off"
 
 
 @cache
@@ -135,7 +132,9 @@ def _directions(facts: Sequence[Facts], flats: Sequence[Flat], count: jax.Array,
         for dtype in dict.fromkeys(flat.grad.dtype for flat in flats):  # a plan each: what is tuned depends on it
             members = [i for i, flat in enumerate(flats) if flat.grad.dtype == dtype]
             parts = [facts[i] for i in members], [flats[i] for i in members]
-            plan = make_plan(_problem(*parts, numbers, "cuda"), framework="jax", backend=choice.backend, tuning=_tuning(choice))
+            lengths, state = [fact.length for fact in parts[0]], str(parts[1][0].momentum.dtype)
+            problem = gpu_problem(lengths, band=numbers.band, chain=numbers.chain, grad=str(dtype), state=state)
+            plan = make_plan(problem, framework="jax", backend=choice.backend, tuning=_tuning(choice))
             backend: Any = load_backend(plan, framework="jax")
             settings = (plan.config, choice.compute_capability) if plan.backend == "triton" else ()
             made |= dict(zip(members, backend.directions(*parts, count, static.joined(traced), *settings), strict=True))

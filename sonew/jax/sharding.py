@@ -145,7 +145,7 @@ def zeros_like_param(param: Any, spec: BufferSpec, given: Any) -> jax.Array:  # 
     sharding = given or (getattr(param, "sharding", None) if concrete else typed_sharding(param))
     if not isinstance(sharding, NamedSharding):
         return jnp.zeros(spec.shape, spec.dtype)
-    wanted = behind(sharding, len(spec.shape) - jnp.ndim(param))
+    wanted = with_leading(sharding, len(spec.shape) - jnp.ndim(param))
     if concrete:
         return jnp.zeros(spec.shape, spec.dtype, device=wanted)
     if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types):
@@ -178,7 +178,7 @@ def state_shardings(tx: optax.GradientTransformation, params: optax.Params) -> A
     def like(entry: Any, param: Any) -> Any:  # noqa: ANN401  # of the state; an array-like
         more = len(getattr(entry, "shape", ())) - len(param.shape)
         cut = isinstance(param.sharding, NamedSharding) and more >= 0 and entry.shape[more:] == param.shape
-        return entry if isinstance(entry, optax.MaskedNode) else behind(param.sharding, more) if cut else whole
+        return entry if isinstance(entry, optax.MaskedNode) else with_leading(param.sharding, more) if cut else whole
 
     shapes = jax.tree.map(lambda param: jax.ShapeDtypeStruct(param.shape, param.dtype), params)
     return optax.tree_utils.tree_map_params(
@@ -191,7 +191,7 @@ def state_shardings(tx: optax.GradientTransformation, params: optax.Params) -> A
     )
 
 
-def counter(params: Sequence[Any], given: Sequence[Any]) -> jax.Array:
+def zero_count(params: Sequence[Any], given: Sequence[Any]) -> jax.Array:
     """A count of steps, 0, on all devices of the parameters as far as they are known: else the second step would compile again."""
     told = [entry or getattr(param, "sharding", None) for param, entry in zip(params, given, strict=True)]
     meshes = [sharding.mesh for sharding in told if isinstance(sharding, NamedSharding)]
@@ -199,7 +199,7 @@ def counter(params: Sequence[Any], given: Sequence[Any]) -> jax.Array:
     return jnp.zeros((), jnp.int32, device=NamedSharding(meshes[0], PartitionSpec()) if meshes and not traced else None)
 
 
-def behind(sharding: NamedSharding, more: int) -> NamedSharding:
+def with_leading(sharding: NamedSharding, more: int) -> NamedSharding:
     """The sharding of an array with `more` leading dimensions, which are not cut."""
     entries = [*(None,) * more, *sharding.spec]
     while entries and entries[-1] is None:  # as jit writes it

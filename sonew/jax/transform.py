@@ -14,7 +14,7 @@ from sonew.dispatch import Tuning, check_request
 from sonew.jax.direction import Choice, step_leaves
 from sonew.jax.leaves import Leaf
 from sonew.jax.settings import check_ints, check_leaf, check_step, check_wide, known, read_numbers
-from sonew.jax.sharding import Shardings, counter, entries_at, warn_of_gathers, zeros_like_param
+from sonew.jax.sharding import Shardings, entries_at, warn_of_gathers, zero_count, zeros_like_param
 from sonew.layout import MOMENTUM, STATS, state_layout
 
 
@@ -108,7 +108,7 @@ def scale_by_sonew(
             columns = zip(named, layouts, given, strict=True)
             return structure.unflatten([zeros_like_param(leaf, spec, sharding) for (_, leaf), spec, sharding in columns])
 
-        return ScaleBySonewState(counter([leaf for _, leaf in named], given), zeros(MOMENTUM), zeros(STATS))
+        return ScaleBySonewState(zero_count([leaf for _, leaf in named], given), zeros(MOMENTUM), zeros(STATS))
 
     def update(
         updates: optax.Updates,

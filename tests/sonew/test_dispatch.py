@@ -131,6 +131,13 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         dispatch.explain(PROBLEM)
 
 
+def test_a_backend_of_torch_alone_asks_nothing_of_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable speaks to a whole process, in which both may be used."""
+    for asked, heard in (("cpu", "auto"), ("triton", "triton"), ("reference", "reference")):
+        monkeypatch.setenv("SONEW_BACKEND", asked)
+        assert (dispatch.requested_backend("auto"), dispatch.requested_backend("auto", "jax")) == (asked, heard)
+
+
 def test_explicit_configurations_are_checked() -> None:
     plan = dispatch.make_plan(PROBLEM, config=other_config())
     assert (plan.config, plan.provenance) == (other_config(), "explicit configuration")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sonew.config import Problem
 from sonew.dispatch import make_plan
 from sonew.jax import sonew
+from sonew.jax.direction import gpu_problem
 from sonew_perf.entries import plan_entry
 from sonew_perf.jax.request import ADAMW, SONEW, TRITON, JaxTiming, Method
 from sonew_perf.workloads import LR, Workload
@@ -86,6 +85,5 @@ def describe_plan(method: Method, timing: JaxTiming) -> list[dict[str, object]]:
     """How the Triton path is launched, and where that configuration comes from."""
     if method.family != SONEW or method.backend != TRITON:
         return []
-    sizes = [prod(shape) for shape in timing.workload.shapes]
-    problem = Problem(device=timing.device, band=method.band, total=sum(sizes), median=int(statistics.median(sizes)))
+    problem = gpu_problem([prod(shape) for shape in timing.workload.shapes], band=method.band)
     return [plan_entry(make_plan(problem, framework="jax", backend=method.backend))]

@@ -20,8 +20,10 @@ import pytest
 from jax import lax
 
 from sonew.backends import triton_jax
+from sonew.config import Plan, Problem
+from sonew.dispatch import make_plan
 from sonew.errors import BackendUnavailableError
-from sonew.jax import sonew
+from sonew.jax import direction, scale_by_sonew, sonew
 from sonew_kernels.spec import SUPPORTED_BANDS, TRITON, triton_launches
 from tests.jax.lowering.programs import PASSED_ON, Program, aliases, elements, kernel_name, lower, terminator
 
@@ -188,7 +190,7 @@ def test_under_vmap_no_kernel_is_called() -> None:
 def test_an_explicit_backend_that_cannot_take_the_band_fails() -> None:
     band = next(band for band in range(100) if band not in SUPPORTED_BANDS)
     params = {"small": jnp.ones((40,))}
-    with pytest.raises(BackendUnavailableError, match=f"band {band} is not one of"):
+    with pytest.raises(BackendUnavailableError, match=f"band={band} is not one of"):
         text(sonew(1e-2, **TARGET | {"band": band}, backend="triton"), params)
 
 
@@ -227,3 +229,19 @@ def test_importing_jax_triton_leaves_the_environment_alone(folder: str | None) -
     environment = kept | {"PYTHONPATH": os.pathsep.join(sys.path)} | ({} if folder is None else {"TRITON_CACHE_DIR": folder})
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert re.findall(r"found (.*)", done.stdout) == [str(folder)], done.stderr
+
+
+def test_each_gradient_type_has_a_plan_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for a GPU that is not here nothing that was measured counts."""
+    asked: list[tuple[str, int, str]] = []
+
+    def record(problem: Problem, **choices: Any) -> Plan:
+        asked.append((problem.grad_dtype, problem.total, choices["tuning"]))
+        return make_plan(problem, **choices)
+
+    monkeypatch.setattr(direction, "make_plan", record)
+    tx = scale_by_sonew(compute_capability=90)
+    grads = [jnp.ones(5), jnp.ones(7, jnp.bfloat16), jnp.ones(9)]
+    program = Program(lower(tx.update, grads, tx.init(grads)))
+    assert asked == [("float32", 14, "off"), ("bfloat16", 7, "off")]
+    assert len(program.kernel_calls) == 2 * len(CALLS)
