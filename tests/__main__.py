@@ -120,7 +120,7 @@ def next_jax(python: str) -> Iterator[Stage]:
     """The lowering tests under the next JAX and jax-triton, in an environment of their own below build/, made once."""
     own, packages = str(NEXT_FOLDER / "bin" / "python"), NEXT_FOLDER / "lib" / "python3.12" / "site-packages"
     installed = packages / f"jax_cuda12_plugin-{NEXT_JAX}.dist-info" / "RECORD"  # the last one
-    pip, hint = ("install", "--quiet", "--disable-pip-version-check"), "it needs the network and 2 GB of disk"
+    pip, hint = ("install", "--quiet", "--disable-pip-version-check"), "it needs the network and 1.4 GB of disk"
     name = f"install jax {NEXT_JAX}"
     yield Stage(name=f"{name}: environment", python=python, module="venv", arguments=("--clear", str(NEXT_FOLDER)), makes=installed)
     yield Stage(name=name, python=own, module="pip", arguments=(*pip, *NEXT_PACKAGES), makes=installed, hint=hint)
