@@ -16,9 +16,9 @@ from sonew.dispatch import TUNING_MODES
 from sonew.errors import SonewError
 from sonew_autotune.device import DEVICES, NoDeviceError, find_device
 from sonew_autotune.measure import REPORTED_ROUNDS
-from sonew_autotune.outcome import Failure
 from sonew_autotune.problems import MODELS
 from sonew_autotune.settings import Exit
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf import host as host_time
 from sonew_perf import report, runner, store, summary, training
 from sonew_perf.cases import cases, whole_model

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sonew_autotune.files import write_atomically
+from sonew_autotune.store.files import write_atomically
 from sonew_perf.errors import RecordError
 
 SCHEMA_VERSION: Final = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sonew_autotune.measure import Ratio, Samples
-from sonew_autotune.outcome import Failure
-from sonew_autotune.trial import Comparison, FinalRequest, Request, Timed, TrialRequest
+from sonew_autotune.trials.outcome import Failure
+from sonew_autotune.trials.trial import Comparison, FinalRequest, Request, Timed, TrialRequest
 
 
 def timed(ratio: float, default_ms: float = 2.0) -> Timed:

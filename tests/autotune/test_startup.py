@@ -23,7 +23,7 @@ def test_only_a_run_loads_optuna(arguments: tuple[str, ...]) -> None:
         "from sonew_autotune.cli import app\n"
         "try:\n    app(sys.argv[1:])\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "assert 'sonew_autotune.render' in sys.modules\n"
+        "assert 'sonew_autotune.commands.render' in sys.modules\n"
         "assert 'optuna' not in sys.modules, 'optuna was loaded'"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -74,14 +74,14 @@ LAYERS: Final = (
     ),
     Layer(
         name="tuning run",
-        prefixes=("sonew_autotune.tuner",),
+        prefixes=("sonew_autotune.search.tuner",),
         below=(*_ALL_BELOW, "autotune", "study"),
         frameworks=2,
         optuna=True,
     ),
     Layer(
         name="study",
-        prefixes=("sonew_autotune.study",),
+        prefixes=("sonew_autotune.search.study",),
         below=(*_ALL_BELOW, "autotune"),
         third_party=("optuna",),
         frameworks=2,

@@ -72,7 +72,7 @@ def test_the_packages_are_read_at_all() -> None:
         ("sonew/torch/optimizer.py", "import sonew_perf", "(torch surface) imports sonew_perf (perf)"),
         ("sonew_autotune/__init__.py", "import sonew_perf", "(autotune) imports sonew_perf (perf)"),
         ("sonew_autotune/__init__.py", "import optuna", "(autotune) imports optuna"),
-        ("sonew_autotune/render.py", "from sonew_autotune import tuner", "(autotune) loads optuna when it is imported"),
+        ("sonew_autotune/commands/render.py", "from sonew_autotune.search import tuner", "(autotune) loads optuna when it is imported"),
         ("perf/sonew_perf/__init__.py", "import optuna", "(perf) imports optuna"),
         ("perf/sonew_perf/__init__.py", "import tests", "(perf) imports tests"),
     ],

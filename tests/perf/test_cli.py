@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sonew_autotune.device import find_device
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf import cli, runner, training
 from sonew_perf.cli import app
 from sonew_perf.jax import ask as jax_process

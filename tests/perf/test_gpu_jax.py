@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf.gpu import jax_part
 from sonew_perf.gpu.jax_part import run_jax_ladder, run_jax_timing
 from sonew_perf.gpu.plan import JaxLadder, Ladder

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf import peers
 from sonew_perf.cases import fixed_tensors
 from sonew_perf.gpu import timing

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sonew_autotune.journal import LockedError
+from sonew_autotune.store.journal import LockedError
 from sonew_perf.errors import RecordError
 from sonew_perf.gpu.outcome import Outcome
 from sonew_perf.gpu.work import WorkFile

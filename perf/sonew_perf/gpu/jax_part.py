@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf.gpu.ladder import run_ladder
 from sonew_perf.gpu.outcome import Outcome, of_timing
 from sonew_perf.gpu.plan import JaxLadder

@@ -16,9 +16,9 @@ from typing import Any, Final
 from sonew import paths
 from sonew.errors import InvalidConfigError
 from sonew_autotune.device import gpu_problem, gpus_seen
-from sonew_autotune.files import write_atomically
-from sonew_autotune.outcome import Failure
-from sonew_autotune.worker import Worker
+from sonew_autotune.store.files import write_atomically
+from sonew_autotune.trials.outcome import Failure
+from sonew_autotune.trials.worker import Worker
 from sonew_perf.errors import RecordError
 from sonew_perf.gpu.identity import describe_device, describe_sources, describe_versions, key_of
 from sonew_perf.gpu.jax_part import run_jax_ladder, run_jax_timing

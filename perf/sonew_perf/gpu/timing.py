@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from sonew_autotune.measure import Samples, interleave, paired_ratio, roof_share
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf.cases import TimedCase, fixed_tensors
 from sonew_perf.entries import in_one_line
 from sonew_perf.peers import COPY, FUSED, GRAPH, Method, Params, prepare

@@ -8,7 +8,7 @@ import json
 import time
 from typing import Final
 
-from sonew_autotune import commands
+from sonew_autotune.commands import tuning as commands
 from sonew_autotune.settings import Exit, Problems, make_settings
 from sonew_perf.gpu.outcome import Outcome
 from sonew_perf.gpu.plan import Tune

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sonew_autotune.journal import cut_torn_line, locked
+from sonew_autotune.store.journal import cut_torn_line, locked
 from sonew_perf.errors import RecordError
 from sonew_perf.gpu.outcome import Outcome
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from sonew_autotune.outcome import Failure
+from sonew_autotune.trials.outcome import Failure
 from sonew_perf.entries import installed_version
 from sonew_perf.jax.request import JaxTiming
 from sonew_perf.process import Finished, run_process

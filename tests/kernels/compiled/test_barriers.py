@@ -13,7 +13,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sonew_autotune.static import ENTRIES, TARGETS, Dtypes, compile_kernel
+from sonew_autotune.compiler.kernel import ENTRIES, TARGETS, Dtypes, compile_kernel
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS
 
 Kind = Literal["load", "store", "barrier", "label", "jump", "branch", "exit"]

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from sonew_autotune.static import ENTRIES, KERNELS, SIBLINGS, TARGETS, Compiled, Dtypes, compile_kernel
+from sonew_autotune.compiler.kernel import ENTRIES, KERNELS, SIBLINGS, TARGETS, Compiled, Dtypes, compile_kernel
 from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
 
 TRITON: Final = SPECS["triton"]

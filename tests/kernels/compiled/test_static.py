@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew_autotune.resources import Resources, amd_resources, nvidia_resources
-from sonew_autotune.static import ENTRIES, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
+from sonew_autotune.compiler.kernel import ENTRIES, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
+from sonew_autotune.compiler.resources import Resources, amd_resources, nvidia_resources
 from sonew_kernels.spec import SPECS
 
 CONFIG = SPECS["triton"].default(1)

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from sonew_autotune.static import KERNELS, TARGETS, Compiled, Dtypes, compile_kernel
+from sonew_autotune.compiler.kernel import KERNELS, TARGETS, Compiled, Dtypes, compile_kernel
 from sonew_kernels.spec import SPECS, STORAGE_BYTES, SUPPORTED_BANDS
 from sonew_kernels.traffic import Case, Row, traffic
 from tests.kernels.interpreter.mutants import load_kernels

@@ -1,0 +1,5 @@
+"""`python -m sonew_autotune.cli`."""
+
+from sonew_autotune.cli import app
+
+app()

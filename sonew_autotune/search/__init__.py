@@ -1,0 +1,1 @@
+"""The search: which candidates are tried, when it ends, and what is decided."""
