@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sonew.config import LaunchConfig, Problem
+from sonew.documents import DocumentError, UnreadableFileError, parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
 
 SCHEMA_VERSION: Final = 1
 Kind = Literal["measured", "static"]
+NOT_A_STORE: Final = 'not a store (expected {"schema_version": ..., "entries": [...]})'
 ANY_DEVICE: Final = "any"  # a static entry holds for every device of its capability
 
 
@@ -101,8 +102,20 @@ def _typed(name: str, value: object, kind: type) -> Any:  # noqa: ANN401  # the 
     return value
 
 
+def _finite(name: str, value: object) -> None:
+    """Refuse a float in here that no JSON file can hold."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, float) and not math.isfinite(node):
+            msg = f"{name} holds {node}, expected finite numbers"
+            raise InvalidConfigError(msg)
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node
+
+
 def parse_entry(raw: object) -> Entry:
-    """Entry from parsed JSON.
+    """Entry from parsed JSON, nested to a bounded depth (`sonew.documents`).
 
     Raises:
         InvalidConfigError: with the field at fault.
@@ -123,6 +136,7 @@ def parse_entry(raw: object) -> Entry:
         raise InvalidConfigError(msg)
     config = {str(name): _typed(f"config.{name}", value, int) for name, value in _typed("config", data["config"], dict).items()}
     evidence = _typed("evidence", data["evidence"], dict)
+    _finite("evidence", evidence)
     return Entry(key=key, kind=data["kind"], config=LaunchConfig.of(key.kernel, config), evidence=evidence)
 
 
@@ -140,6 +154,12 @@ class Store:
     problems: tuple[str, ...]
 
 
+def is_known_schema(document: Mapping[str, Any]) -> bool:
+    """Whether a store's document is of the version that is read and written here."""
+    version = document.get("schema_version")
+    return type(version) is int and version == SCHEMA_VERSION
+
+
 def _unusable(name: str, path: Path, problem: str) -> Store:
     return Store(name=name, path=path, entries=(), problems=(f"{name} {path}: {problem}",))
 
@@ -147,14 +167,16 @@ def _unusable(name: str, path: Path, problem: str) -> Store:
 def read_store(name: str, path: Path) -> Store:
     """Read a store. Never raises on what the file holds: a damaged file or entry becomes a line in `problems`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_regular_file(path))
     except FileNotFoundError:
         return Store(name=name, path=path, entries=(), problems=())
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, UnreadableFileError) as error:
+        return _unusable(name, path, f"not readable ({error}); make it a readable file or name another store")
+    except DocumentError as error:
         return _unusable(name, path, f"not readable as JSON ({error}); delete it or tune again")
     if not isinstance(document, dict) or not isinstance(document.get("entries"), list):
-        return _unusable(name, path, 'not a store (expected {"schema_version": ..., "entries": [...]})')
-    if document.get("schema_version") != SCHEMA_VERSION:
+        return _unusable(name, path, NOT_A_STORE)
+    if not is_known_schema(document):
         found = document.get("schema_version")
         return _unusable(name, path, f"schema_version is {found!r}, this version reads {SCHEMA_VERSION}")
     entries: list[Entry] = []
@@ -186,17 +208,20 @@ class Verdict:
         return self.entry.kind == "static", self.distance
 
 
+def field_fits(entry: Entry, key: Key, name: str) -> bool:
+    """Whether a field of the key allows the entry's use; sizes always do, they only count as distance."""
+    general = name in ("device", "threads") and entry.kind == "static" and entry.key.device == ANY_DEVICE
+    return name in SIZE_FIELDS or general or bool(getattr(entry.key, name) == getattr(key, name))
+
+
 def judge(store: str, entry: Entry, key: Key, invalid: str | None) -> Verdict:
     """Compare an entry with the wanted key field by field; `invalid` is the spec's reason against its configuration, if any."""
     reasons = []
     for field in fields(Key):
         name = field.name
-        have, want = getattr(entry.key, name), getattr(key, name)
-        general = name in ("device", "threads") and entry.kind == "static" and entry.key.device == ANY_DEVICE
-        if name in SIZE_FIELDS or general or have == want:
-            continue
-        stale = "stale: " if name in STALE_FIELDS else ""
-        reasons.append(f"{stale}{name} is {have!r}, here {want!r}")
+        if not field_fits(entry, key, name):
+            stale = "stale: " if name in STALE_FIELDS else ""
+            reasons.append(f"{stale}{name} is {getattr(entry.key, name)!r}, here {getattr(key, name)!r}")
     if invalid:
         reasons.append(f"configuration not valid: {invalid}")
     distance = sum(abs(getattr(entry.key, name) - getattr(key, name)) for name in SIZE_FIELDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from sonew.registry import BACKENDS
 from sonew_autotune.settings import Exit
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+UNKNOWN_CACHE: Final = 32 * 2**20  # where the system does not say
 
 
 class NoDeviceError(SonewError, RuntimeError):
@@ -60,6 +62,40 @@ def gpu_problem() -> str | None:
     module = next(row.module for row in BACKENDS if row.name == "triton" and row.framework == "torch")
     reason: str | None = import_module(module).rejects(Problem(device="cuda", band=1, total=1, median=1))
     return reason
+
+
+def select_device(requested: str) -> str:
+    """Leave one GPU of several visible for "cuda:<number>" and say "cuda"; other names as they are. Before CUDA is first used.
+
+    Raises:
+        InvalidConfigError: not a number, or CUDA is in use already.
+        NoDeviceError: fewer GPUs are visible.
+    """
+    family, colon, number = requested.partition(":")
+    if family != "cuda" or not colon:
+        return requested
+    if not number.isdecimal():
+        msg = f"device={requested!r} is not cuda:<number>. Pass for example --device cuda:0."
+        raise InvalidConfigError(msg)
+    if import_module("torch").cuda.is_initialized():
+        msg = f"device={requested!r} comes too late: CUDA is in use in this process. Set CUDA_VISIBLE_DEVICES={number} before it starts."
+        raise InvalidConfigError(msg)
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if visible and int(number) >= len(visible):
+        msg = f"device={requested!r} does not exist: CUDA_VISIBLE_DEVICES shows {len(visible)} GPUs. Pass --device cuda:{len(visible) - 1}."
+        raise NoDeviceError(msg)
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(number)] if visible else number
+    return family
+
+
+def cache_bytes(device: str, root: Path = Path("/")) -> int:
+    """Bytes of the device's last-level cache: the GPU's second level, or the largest that the system names for the first core."""
+    if device == "cuda":
+        torch = import_module("torch")
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size)
+    sizes = [file.read_text(encoding="utf-8").strip() for file in root.glob("sys/devices/system/cpu/cpu0/cache/index*/size")]
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=UNKNOWN_CACHE)
 
 
 def find_device(

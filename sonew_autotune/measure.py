@@ -8,10 +8,11 @@ torch is loaded where it is measured: processes that time JAX have this clock to
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ REPORTED_ROUNDS: Final = 7  # fewest rounds behind a number that is stored or sh
 TARGET_SAMPLE_S: Final = 0.02  # long against the timers' resolution, short against a machine's drift
 MAX_REPETITIONS: Final = 10_000
 CALIBRATING_CALLS: Final = 5
+MOST_COPIES: Final = 64
 _RESAMPLES: Final = 2000
 _CONFIDENCE: Final = (2.5, 97.5)
 
@@ -105,6 +107,7 @@ def cuda_clock(work: Work, repetitions: int) -> float:
 
 
 CLOCKS: Final[Mapping[str, Clock]] = {"cpu": cpu_clock, "cuda": cuda_clock}
+WARM_S: Final[Mapping[str, float]] = {"cpu": 0.01, "cuda": 0.2}  # of work before the first sample: an idle device runs at a low clock
 
 
 def _calibrate(work: Work, clock: Clock, target_s: float) -> int:
@@ -121,6 +124,16 @@ def _calibrate(work: Work, clock: Clock, target_s: float) -> int:
         if spent >= target_s:
             break
     return max(1, min(MAX_REPETITIONS, round(target_s / fastest)))
+
+
+def _warm(work: Iterable[Work], clock: Clock, seconds: float) -> None:
+    """Keep the device busy for so long, every workload in its turn and each at least once."""
+    spent = 0.0
+    calls = list(work)
+    for call in itertools.chain(calls, itertools.cycle(calls)):
+        if spent >= seconds:
+            return
+        spent += max(clock(call, 1), 1e-6)
 
 
 def interleave(
@@ -159,6 +172,8 @@ def interleave(
         msg = f"rounds={rounds} over {len(work)} workloads measures nothing: both must be at least 1. Pass rounds={REPORTED_ROUNDS}."
         raise InvalidConfigError(msg)
     chosen = clock or CLOCKS[device]
+    if clock is None:
+        _warm(work.values(), chosen, WARM_S[device])
     repetitions = {name: _calibrate(call, chosen, target_sample_s) for name, call in work.items()}
     times: dict[str, list[float]] = {name: [] for name in work}
     order, shuffler = list(work), random.Random(seed)  # noqa: S311  # an order, not a secret
@@ -171,6 +186,27 @@ def interleave(
         if stop is not None and stop(times):
             break
     return {name: Samples(tuple(values), repetitions[name]) for name, values in times.items()}
+
+
+def rotate(copies: Sequence[Work]) -> Work:
+    """One workload that takes turns over copies with buffers of their own, so that each call finds its data cold.
+
+    In training the caches belong to the model between two steps: a small problem timed over and over on the same buffers would
+    be timed in the cache.
+    """
+    if len(copies) == 1:
+        return copies[0]
+    turns = itertools.cycle(copies)
+
+    def next_copy() -> object:
+        return next(turns)()
+
+    return next_copy
+
+
+def copies_beyond_cache(held_bytes: int, cache_bytes: int) -> int:
+    """How many copies of buffers of so many bytes leave a cache of that size behind: twice its size together, within `MOST_COPIES`."""
+    return max(1, min(MOST_COPIES, math.ceil(2 * cache_bytes / max(held_bytes, 1))))
 
 
 def paired_ratio(a: Samples, b: Samples, *, seed: int = 0) -> Ratio:

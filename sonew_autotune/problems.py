@@ -17,6 +17,7 @@ from sonew.dispatch import StepGroup, load_step_group, make_plan, split_launch_g
 from sonew.errors import InvalidConfigError
 from sonew.layout import COUNT, MOMENTUM, STATS, state_layout
 from sonew.tuned import type_names
+from sonew_autotune.measure import roof_share
 from sonew_autotune.settings import Problems
 from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS
 from sonew_kernels.traffic import direction_bytes, update_bytes
@@ -28,6 +29,7 @@ SIZES: Final = (65536, 4194304)
 DTYPES: Final = ("float32",)
 STATES: Final = ("float32", "bfloat16")  # of the state and, with it, the direction
 LARGEST_SIZE: Final = 2**33
+COPY_BYTES_PER_VALUE: Final = 2  # read and written
 
 
 def _autoencoder() -> Shapes:
@@ -112,6 +114,11 @@ class Case:
         param, grad, state, scratch = (STORAGE_BYTES[name] for name in names)
         first = direction_bytes(self.band, grad_bytes=grad, state_bytes=state, direction_bytes=scratch)
         return self.elements * (first + update_bytes(param_bytes=param, direction_bytes=scratch))
+
+    def roof_share(self, time_ms: float, copy_ms: float) -> float:
+        """Bytes per second of a step as a share of those of a copy of as many parameters, from their times in the same rounds."""
+        copied = COPY_BYTES_PER_VALUE * STORAGE_BYTES[self.param_dtype] * self.elements
+        return roof_share(bytes_moved=self.bytes_moved, time_ms=time_ms, copy_bytes=copied, copy_ms=copy_ms)
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object], fix: str) -> None:

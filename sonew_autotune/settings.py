@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
-from sonew.errors import InvalidConfigError
+from sonew.errors import InvalidConfigError, SonewError
 
 
 class Exit(IntEnum):
@@ -20,27 +20,44 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # as shells report Ctrl-C; what was finished is kept
 
 
+class StorageError(SonewError, RuntimeError):
+    """A shared storage cannot be reached, or failed on the way."""
+
+    exit_code: ClassVar[Exit] = Exit.WRONG_USE
+
+
+EVERY_POINT: Final = "every-point"  # the sampler that is none: all points, in random order
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How much is spent.
+    """How much is spent, and how.
 
     Attributes:
         trials: configurations to know per problem, earlier runs counted in. rounds: of a trial.
-        budget_s: of the whole run. seed: of sampler and orders. fresh: forget earlier runs.
+        budget_s: of the whole run. trial_s: of one candidate, from compiling to the last round.
+        patience: trials without progress after which a guided search ends, None: never.
+        sampler: one of `samplers.sampler_names`, None: every point where they fit into `trials`, else TPE.
+        seed: of sampler and orders. fresh: forget earlier runs.
     """
 
     trials: int
     rounds: int
     budget_s: float
+    trial_s: float = 120.0
+    patience: int | None = None
+    sampler: str | None = None
     seed: int = 0
     fresh: bool = False
 
 
 EFFORTS: Final[Mapping[str, Settings]] = {
     "quick": Settings(trials=8, rounds=3, budget_s=60),
-    "normal": Settings(trials=40, rounds=5, budget_s=210),
-    "full": Settings(trials=400, rounds=7, budget_s=3600),
+    "normal": Settings(trials=40, rounds=5, budget_s=210, patience=20),
+    "full": Settings(trials=400, rounds=12, budget_s=3600, patience=100),
 }
+STATIC_BUDGETS_S: Final[Mapping[str, float]] = {"quick": 240, "normal": 3600, "full": 3600}
+"""Of a run for a GPU that is not here: compiling every candidate ends by itself, mostly long before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +72,22 @@ class Problems:
     device: str = "auto"
 
 
-def make_settings(effort: str, *, trials: int | None, budget_s: float | None, seed: int, fresh: bool) -> Settings:
+def _positive(name: str, value: float | None, unit: str, example: float) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        msg = f"{name}={value} is not allowed: it must be a positive number of {unit}. Pass for example --{name} {example:g}."
+        raise InvalidConfigError(msg)
+
+
+def make_settings(
+    effort: str,
+    *,
+    trials: int | None = None,
+    budget_s: float | None = None,
+    trial_s: float | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+) -> Settings:
     """The settings of an effort level, with what was asked for explicitly.
 
     Raises:
@@ -64,17 +96,21 @@ def make_settings(effort: str, *, trials: int | None, budget_s: float | None, se
     if effort not in EFFORTS:
         msg = f"effort={effort!r} is not one of {list(EFFORTS)}. Pass --effort normal."
         raise InvalidConfigError(msg)
-    if trials is not None and trials < 1:
-        msg = f"trials={trials} is not allowed: it must be at least 1. Pass for example --trials {EFFORTS[effort].trials}."
-        raise InvalidConfigError(msg)
-    if budget_s is not None and not 0 < budget_s < float("inf"):
-        msg = f"budget={budget_s} is not allowed: it must be a positive number of seconds. Pass for example --budget 120."
-        raise InvalidConfigError(msg)
     chosen = EFFORTS[effort]
+    if trials is not None and trials < 1:
+        msg = f"trials={trials} is not allowed: it must be at least 1. Pass for example --trials {chosen.trials}."
+        raise InvalidConfigError(msg)
+    if seed < 0:
+        msg = f"seed={seed} is not allowed: it must not be negative. Pass for example --seed 0."
+        raise InvalidConfigError(msg)
+    _positive("budget", budget_s, "seconds", 120)
+    _positive("trial-timeout", trial_s, "seconds", chosen.trial_s)
     return replace(
         chosen,
         trials=chosen.trials if trials is None else trials,
         budget_s=chosen.budget_s if budget_s is None else budget_s,
+        trial_s=chosen.trial_s if trial_s is None else trial_s,
+        sampler=sampler,
         seed=seed,
         fresh=fresh,
     )

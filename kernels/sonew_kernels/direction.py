@@ -93,7 +93,9 @@ def direction_tile(
     )
 
 
-@triton.jit
+# `edges` as it is: on AMD Triton would give a tensor below 2 GiB offsets of 32 bits, and cannot choose by lane between such a pointer
+# and an address from the table.
+@triton.jit(do_not_specialize=["edges"])
 def direction_table(
     rows,
     tiles,

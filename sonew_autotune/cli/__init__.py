@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from sonew_autotune.cli import compiling, stored, tuning
+from sonew_autotune.cli import compiling, health, ranking, reporting, sharing, stored, tuning, warming
 from sonew_autotune.cli.options import EPILOG
 
 app: Final = typer.Typer(
@@ -16,5 +16,5 @@ app: Final = typer.Typer(
     help="Tune the SONew step for this machine, or compile it for another; keep the winners where `sonew` finds them.",
     epilog=EPILOG,
 )
-for group in (tuning, stored, compiling):
+for group in (tuning, stored, reporting, sharing, compiling, warming, ranking, health):
     app.add_typer(group.app)

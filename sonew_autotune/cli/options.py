@@ -24,7 +24,7 @@ Model = Annotated[
 ]
 Dtype = Annotated[list[str] | None, typer.Option(help="Parameters and gradients: float32, bfloat16 or float16; repeatable.")]
 State = Annotated[list[str] | None, typer.Option(help="State and direction: float32 or bfloat16; repeatable.")]
-Device = Annotated[str, typer.Option(help="auto (a usable GPU, else the CPU), cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto (a usable GPU, else the CPU), cpu, cuda or cuda:<number>.")]
 Json = Annotated[bool, typer.Option("--json", help='Print {"schema_version", "entries": [...]} on stdout; everything else goes to stderr.')]
 Store = Annotated[Path | None, typer.Option(help="The store, instead of SONEW_STORE or the user's data folder.")]
 StateDir = Annotated[Path | None, typer.Option(help="Where studies are kept, instead of SONEW_STATE_DIR or the user's state folder.")]

@@ -1,17 +1,33 @@
-"""The command `run`."""
+"""The commands `run` and `worker`."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, StateDir, Store, finish
 from sonew_autotune.commands.interrupt import interrupted_once
-from sonew_autotune.settings import EFFORTS, Exit, Problems, make_settings
+from sonew_autotune.settings import EFFORTS, STATIC_BUDGETS_S, Exit, Problems, Settings, make_settings
+
+if TYPE_CHECKING:
+    from sonew_autotune.commands.tuning import Places
 
 app: Final = typer.Typer()
+
+Trials = Annotated[int | None, typer.Option(help="Configurations to try per problem, earlier runs counted in.")]
+Budget = Annotated[float | None, typer.Option(help="Seconds for the whole run; it may reach 10 s beyond.")]
+Effort = Annotated[str, typer.Option(help="; ".join(f"{name}: {s.trials} trials, {s.budget_s:.0f} s" for name, s in EFFORTS.items()))]
+Sampler = Annotated[
+    str | None,
+    typer.Option(help="Optuna's tpe, random, gp, cmaes, qmc, nsgaii, nsgaiii, or every-point. Default: every point where few, else tpe."),
+]
+TrialTimeout = Annotated[float | None, typer.Option(help="Seconds after which a candidate counts as hung. Default: 120.")]
+Seed = Annotated[int, typer.Option(help="Of the search and of the orders of timing.")]
+Record = Annotated[Path | None, typer.Option(help="Write every trial's samples to this file, for --replay and validate-model.")]
+Replay = Annotated[Path | None, typer.Option(help="Take times from such a file instead of measuring; needs --store.")]
 
 
 @app.command(
@@ -23,6 +39,7 @@ app: Final = typer.Typer()
         "  sonew-autotune run\n\n"
         "  sonew-autotune run --effort quick --band 1 --size 4194304\n\n"
         "  sonew-autotune run --model gpt2-small --dtype bfloat16 --budget 600\n\n"
+        "  sonew-autotune run --sampler random --seed 7 --record trials.json\n\n"
         "  sonew-autotune run --target cuda:90      (compile and rank for a GPU that is not here)"
     ),
 )
@@ -34,14 +51,16 @@ def run(
     dtype: Dtype = None,
     state: State = None,
     device: Device = "auto",
-    trials: Annotated[int | None, typer.Option(help="Configurations to try per problem, earlier runs counted in.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for the whole run; it may reach 10 s beyond.")] = None,
-    effort: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {s.trials} trials, {s.budget_s:.0f} s" for name, s in EFFORTS.items()))
-    ] = "normal",
-    seed: Annotated[int, typer.Option(help="Of the search and of the orders of timing.")] = 0,
+    trials: Trials = None,
+    budget: Budget = None,
+    effort: Effort = "normal",
+    sampler: Sampler = None,
+    trial_timeout: TrialTimeout = None,
+    seed: Seed = 0,
     target: Annotated[str | None, typer.Option(help="Compile and rank for cuda:80, cuda:90, hip:gfx942 ... instead of measuring.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier trials and tune again.")] = False,
+    record: Record = None,
+    replay: Replay = None,
     store: Store = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -50,17 +69,69 @@ def run(
     started = time.monotonic()
 
     def command() -> Exit:
-        seconds = EFFORTS["full"].budget_s if budget is None and target is not None else budget  # compiling every candidate ends by itself
-        settings = make_settings(effort, trials=trials, budget_s=seconds, seed=seed, fresh=fresh)
+        seconds = STATIC_BUDGETS_S.get(effort) if budget is None and target is not None else budget
+        settings = make_settings(effort, trials=trials, budget_s=seconds, trial_s=trial_timeout, sampler=sampler, seed=seed, fresh=fresh)
         problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
         if target is not None:
-            from sonew_autotune.commands.compiling import run_static  # noqa: PLC0415  # loads torch: `--help` must not wait for it
+            from sonew_autotune.commands.ranking import run_static  # noqa: PLC0415  # loads torch: `--help` must not wait for it
 
             with interrupted_once():
                 return run_static(problems, target, settings, started=started, as_json=as_json)
-        from sonew_autotune.commands.tuning import run as run_here  # noqa: PLC0415  # loads torch
+        from sonew_autotune.commands.tuning import Places  # noqa: PLC0415  # loads torch
 
-        with interrupted_once():
-            return run_here(problems, settings, started=started, as_json=as_json)
+        return _run_here(problems, settings, Places(store=store, record=record, replay=replay), started=started, as_json=as_json)
+
+    finish(command, store=store, state_dir=state_dir)
+
+
+def _run_here(problems: Problems, settings: Settings, places: Places, *, started: float, as_json: bool) -> Exit:
+    from sonew_autotune.commands import tuning  # noqa: PLC0415  # loads torch
+
+    with interrupted_once():
+        return tuning.run(problems, settings, places=places, started=started, as_json=as_json)
+
+
+@app.command(
+    epilog=EPILOG,
+    help=(
+        "Tune together with other machines: every worker takes trials of the same studies, one study per problem and kind of device.\n\n"
+        "Start one per device, on any number of machines. A worker that dies loses nothing: its trial is taken up by another. "
+        "The result of each problem is decided once, and every worker stores it; sonew-autotune import --storage fetches it later.\n\n"
+        "[bold]Examples[/bold]\n\n"
+        "  sonew-autotune worker --storage /shared/studies.journal --device cuda:0\n\n"
+        "  sonew-autotune worker --storage postgresql+psycopg://tuner@db.example.org/studies --effort full"
+    ),
+)
+def worker(
+    *,
+    storage: Annotated[str, typer.Option(help="A journal file on a disk that all share, or a database URL (postgresql, mysql, sqlite).")],
+    band: Band = None,
+    size: Size = None,
+    model: Model = None,
+    dtype: Dtype = None,
+    state: State = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>: one device per worker.")] = "auto",
+    trials: Trials = None,
+    budget: Budget = None,
+    effort: Effort = "normal",
+    sampler: Sampler = None,
+    trial_timeout: TrialTimeout = None,
+    heartbeat: Annotated[int, typer.Option(help="Seconds between two signs of life in a database.", min=1)] = 15,
+    seed: Seed = 0,
+    replay: Replay = None,
+    store: Store = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Work on shared studies; the help text stands in the decorator."""
+    started = time.monotonic()
+
+    def command() -> Exit:
+        settings = make_settings(effort, trials=trials, budget_s=budget, trial_s=trial_timeout, sampler=sampler, seed=seed)
+        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
+        from sonew_autotune.commands.tuning import Places  # noqa: PLC0415  # loads torch
+
+        places = Places(store=store, storage=storage, heartbeat_s=heartbeat, replay=replay)
+        return _run_here(problems, settings, places, started=started, as_json=as_json)
 
     finish(command, store=store, state_dir=state_dir)

@@ -1,231 +1,153 @@
-"""`run --target` and `compile`: what can be said of a GPU that need not be here."""
+"""`compile`: what a kernel takes of a GPU that need not be here, its stages, and bundles of machine code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final, Self
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from sonew import paths
 from sonew.errors import InvalidConfigError
-from sonew.tuned import type_names
-from sonew_autotune.commands.progress import REFRESH_PER_SECOND
 from sonew_autotune.commands.render import config_text, document, make_console
-from sonew_autotune.compiler import kernel as static
-from sonew_autotune.compiler.cross import KERNEL, CompileRequest, Outcome, Ranked, StaticResult, check_target, tune_static
-from sonew_autotune.compiler.resources import Resources
-from sonew_autotune.problems import STATES, Case, cases_of, check_choice
-from sonew_autotune.settings import Exit, Problems, Settings
-from sonew_autotune.store.winners import prepare
-from sonew_autotune.trials.outcome import Failure
-from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
-
-SHOWN: Final = 5  # candidates per problem in the table; --json has all
-RESOURCE_HEADINGS: Final = ("registers", "spill bytes (stored+loaded)", "shared bytes", "loads (bytes x times)", "stores", "occupancy")
-
-
-class _CompileReport:
-    """Tells how compiling goes: a bar on a terminal, a line per band and per failure everywhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(console=console, transient=True, refresh_per_second=REFRESH_PER_SECOND, disable=not console.is_terminal)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.stop()
-
-    def begin(self, case: Case, count: int) -> None:
-        """A band's compilations start."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(f"band {case.band} {type_names(case.problem)}", total=count)
-        self._say(f"band {case.band} {type_names(case.problem)}: compiling {count} kernels")
-
-    def told(self, request: CompileRequest, outcome: Outcome) -> None:
-        """One was compiled."""
-        if self._task is not None:
-            self._bar.advance(self._task)
-        if isinstance(outcome, Failure):
-            kernel, values = request.part
-            self._say(f"  {kernel} {values}: {outcome.kind}: {outcome.message.splitlines()[0]}", style="yellow")
-
-    def warn(self, line: str) -> None:
-        """A line that stands out."""
-        self._say(f"warning: {line}", style="bold red")
-
-    def _say(self, line: str, style: str | None = None) -> None:
-        self._console.print(line, style=style, markup=False, soft_wrap=True)
+from sonew_autotune.commands.resource_cells import RESOURCE_HEADINGS, resource_cells
+from sonew_autotune.commands.text import printable
+from sonew_autotune.compiler import bundle
+from sonew_autotune.compiler.cross import check_target
+from sonew_autotune.compiler.kernel import BINARIES, STAGES, Compiled
+from sonew_autotune.compiler.targets import parse_target
+from sonew_autotune.compiler.wanted import Wanted, compile_wanted, kernels_of
+from sonew_autotune.settings import Exit
+from sonew_autotune.store.evidence import now
+from sonew_autotune.store.files import writing
 
 
-def _widths(widths: Mapping[int, int]) -> str:
-    return " ".join(f"{width}x{times}" for width, times in widths.items()) or "-"
-
-
-def _resource_cells(used: Resources) -> list[str]:
-    spills = f"{used.spill_store_bytes + used.spill_load_bytes}"
-    widths = (_widths(used.load_widths), _widths(used.store_widths))
-    return [str(used.registers), spills, str(used.shared_bytes), *widths, f"{used.occupancy:.0%}"]
-
-
-def _ranking_table(result: StaticResult, target: str) -> Table:
-    """The best candidates of a problem beside the default, a row per kernel."""
-    table = Table(
-        title=f"{target}, band {result.case.band}, {type_names(result.case.problem)}: ranked by the static model", title_justify="left"
-    )
-    for heading in ("rank", "configuration", "model", "kernel", *RESOURCE_HEADINGS):
-        table.add_column(heading)
-    best = list(enumerate(result.ranked[:SHOWN], start=1))
-    if result.default is not None and result.default not in result.ranked[:SHOWN]:
-        best.append((result.ranked.index(result.default) + 1, result.default))
-    for place, candidate in best:
-        name = config_text(candidate.config) + (" (default)" if candidate == result.default else "")
-        score = f"{candidate.score / result.default.score:.2f}" if result.default is not None else f"{candidate.score:.3g}"
-        for index, (kernel, used) in enumerate(candidate.resources.items()):
-            head = [str(place), name, score] if index == 0 else ["", "", ""]
-            table.add_row(*head, kernel, *_resource_cells(used))
-    return table
-
-
-def _candidate_json(candidate: Ranked) -> dict[str, Any]:
-    return {
-        "config": candidate.config,
-        "score": candidate.score,
-        "resources": {kernel: asdict(used) for kernel, used in candidate.resources.items()},
-    }
-
-
-def _result_json(result: StaticResult) -> dict[str, Any]:
-    return {
-        "problem": asdict(result.case.problem),
-        "case": result.case.name,
-        "result": result.entry.evidence["result"] if result.entry is not None else "failed",
-        "stored": result.entry.as_json() if result.entry is not None else None,
-        "candidates": [_candidate_json(candidate) for candidate in result.ranked],
-        "failures": [
-            {"kernel": request.part[0], "config": dict(request.config), "kind": failure.kind, "message": failure.message}
-            for request, failure in result.failures
-        ],
-        "left_out": result.left_out,
-    }
-
-
-def run_static(problems: Problems, target: str, settings: Settings, *, started: float, as_json: bool) -> Exit:
-    """Compile every candidate for a target, rank, store as "static"."""
-    console = make_console()
-    shown = make_console(stderr=True) if as_json else console
-    store_path = prepare(paths.store_path())
-    cases = cases_of(problems, "cuda")
-    check_target(target, cases[0].band)
-    results: list[StaticResult] = []
-    interrupted = False
-    report = _CompileReport(shown)
-    deadline = started + settings.budget_s
-    ranking = tune_static(cases, target, store_path=store_path, deadline=deadline, told=report.told, warn=report.warn, begin=report.begin)
-    try:
-        with report:
-            for result in ranking:
-                results.append(result)  # noqa: PERF402  # one by one: Ctrl-C keeps what is there
-    except KeyboardInterrupt:
-        interrupted = True
-    if as_json:
-        typer.echo(document([_result_json(result) for result in results]))
-    else:
-        shown_methods = {
-            (result.case.band, type_names(result.case.problem)): result for result in results
-        }  # sizes share their compilations
-        for result in shown_methods.values():
-            console.print(_ranking_table(result, target))
-            if result.entry is not None:
-                console.print(f"{result.entry.evidence['result']}: {config_text(result.entry.config.as_dict())}", soft_wrap=True)
-    for result in results:
-        if result.left_out:
-            report.warn(f"{result.case.title}: {result.left_out} kernels were not compiled, the budget ended; pass a larger --budget")
-    if any(result.entry is not None for result in results):
-        shown.print(f"Stored {sum(result.entry is not None for result in results)} static entries in {store_path}", soft_wrap=True)
-        shown.print("A machine with this GPU uses them until `sonew-autotune run` has measured there.", soft_wrap=True)
-    if interrupted:
-        shown.print("Interrupted. Finished problems are stored; compiled kernels stay in Triton's cache.")
-        return Exit.INTERRUPTED
-    if any(result.entry is None and not result.left_out for result in results):
-        return Exit.CHECK_FAILED
-    return Exit.DONE if any(result.entry is not None for result in results) else Exit.NOT_JUDGED
-
-
-def parse_config(pairs: Sequence[str], band: int) -> dict[str, int]:
-    """The default configuration of a band with `name=value` pairs put over it.
+def check_stage(stage: str | None, target: str, *, binary: bool = True) -> None:
+    """Refuse a stage that the target has not; without `binary`, one that is no text.
 
     Raises:
-        InvalidConfigError: a pair that is none, an unknown name, or a point outside the space.
+        InvalidConfigError: with the target's stages.
     """
-    config = SPECS[KERNEL].default(band)
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in config or not value.isdecimal():
-            msg = f"config={pair!r} is not name=integer with a name of {list(config)}. Pass for example --config block=256."
-            raise InvalidConfigError(msg)
-        config[name] = int(value)
-    if reason := SPECS[KERNEL].rejects(config, band):
-        msg = f"config {config_text(config)} is not allowed: {reason}. Pass other values of --config."
+    backend, _, _ = parse_target(target)
+    stages = (*STAGES[backend], BINARIES[backend]) if binary else STAGES[backend]
+    if stage is not None and stage not in stages:
+        msg = f"stage={stage!r} is not one of {list(stages)} for {target}. Pass for example --stage {STAGES[backend][-1]}."
         raise InvalidConfigError(msg)
-    return config
 
 
-def compile_command(
-    *,
-    band: int,
-    target: str,
-    stage: str | None,
-    kernel: str | None,
-    pairs: Sequence[str],
-    dtypes: tuple[str, str],
-    entry: str,
-    as_json: bool,
-) -> Exit:
-    """Compile, print a stage and the resource table; without a kernel all of them, and no stage.
+def _stage(compiled: Compiled, stage: str) -> str | bytes:
+    if stage in compiled.stages:
+        return compiled.stages[stage]
+    return compiled.binary.code if compiled.binary is not None else b""
 
-    `dtypes`: of parameters and gradients, of state and direction.
+
+def to_terminal() -> bool:
+    """Whether somebody sees what is printed."""
+    return sys.stdout.isatty()
+
+
+def _check_output(stage: str | None, output: Path | None, *, as_json: bool) -> None:
+    """Where a stage goes: nothing is compiled that could not be shown."""
+    if output is not None and stage is None:
+        msg = f"output={str(output)!r} has nothing to hold: pass --stage as well, for example --stage ptx."
+        raise InvalidConfigError(msg)
+    if output is not None and (output.is_dir() or not output.resolve().parent.is_dir()):
+        msg = f"output={str(output)!r} is not the path of a file in a folder that exists. Pass for example --output kernel.{stage}."
+        raise InvalidConfigError(msg)
+    if stage in BINARIES.values() and output is None and (as_json or to_terminal()):
+        msg = f"stage={stage!r} is machine code, not for a terminal or a document. Pass --output kernel.{stage}, or send it to a pipe."
+        raise InvalidConfigError(msg)
+
+
+def _write(output: Path, content: str | bytes) -> None:
+    with writing(f"the output {output}", otherwise="pass another --output"):
+        output.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+
+
+def compile_command(wanted: Wanted, *, stage: str | None, kernel: str | None, output: Path | None, as_json: bool) -> Exit:
+    """Compile, print a stage and the resource table; without a kernel all of them, or with a stage direction.
+
+    A stage goes to `output` where given; machine code that goes to standard output leaves it to the table to go to standard error.
     """
-    check_choice("band", band, SUPPORTED_BANDS, "Pass for example --band 1.")
-    dtype, state = dtypes
-    check_choice("state", state, STATES, "Pass for example --state bfloat16.")
-    types = static.Dtypes(dtype, dtype, state, state)
-    backend, _, _ = static.parse_target(target)
-    if stage is not None and stage not in static.STAGES[backend]:
-        stages = static.STAGES[backend]
-        msg = f"stage={stage!r} is not one of {list(stages)} for {target}. Pass for example --stage {stages[-1]}."
-        raise InvalidConfigError(msg)
-    config = parse_config(pairs, band)
-    check_target(target, band)
-    kernels = [kernel] if kernel is not None else (["direction"] if stage is not None else list(static.ENTRIES.get(entry, static.KERNELS)))
-    built = [static.compile_kernel(name, config, band, target, dtypes=types, entry=entry) for name in kernels]
+    check_stage(stage, wanted.target)
+    _check_output(stage, output, as_json=as_json)
+    kernels = kernels_of(wanted, "direction" if kernel is None and stage is not None else kernel)
+    config = wanted.launch_config
+    check_target(wanted.target, wanted.band)
+    built = compile_wanted(wanted, kernels)
+    content = _stage(built[0], stage) if stage is not None else None
+    if output is not None and content is not None:
+        _write(output, content)
     if as_json:
-        typer.echo(document([_compiled_json(compiled, config, stage) for compiled in built]))
+        typer.echo(document([_compiled_json(compiled, config, stage, output) for compiled in built]))
         return Exit.DONE
-    if stage is not None:
-        typer.echo(built[0].stages[stage])
-    table = Table(
-        title=f"{target}, band {band}, {dtype}{f', {state} state' if state != dtype else ''}: {config_text(config)}", title_justify="left"
-    )
+    if output is None and content is not None:
+        typer.echo(content, nl=isinstance(content, str))
+    console = make_console(stderr=isinstance(content, bytes) and output is None)
+    console.print(resource_table(wanted, built))
+    if output is not None:
+        console.print(f"Wrote the {stage} of the {built[0].kernel} kernel to {output}", markup=False, soft_wrap=True)
+    return Exit.DONE
+
+
+def title(wanted: Wanted) -> str:
+    """What was compiled, in a line."""
+    types = f"{wanted.dtype}{f', {wanted.state} state' if wanted.state != wanted.dtype else ''}"
+    usual = {"entry": "table", "graft": "adam", "chain": "tensor"}
+    extra = "".join(f", {name} {getattr(wanted, name)}" for name, value in usual.items() if getattr(wanted, name) != value)
+    return f"{wanted.target}, band {wanted.band}, {types}{extra}: {config_text(wanted.launch_config)}"
+
+
+def resource_table(wanted: Wanted, built: Sequence[Compiled]) -> Table:
+    """What each kernel takes."""
+    table = Table(title=title(wanted), title_justify="left")
     for heading in ("kernel", "threads", "instructions", *RESOURCE_HEADINGS):
         table.add_column(heading)
     for compiled in built:
         used = compiled.resources
-        table.add_row(compiled.kernel, str(used.threads), str(used.instructions), *_resource_cells(used))
-    make_console().print(table)
+        table.add_row(compiled.kernel, str(used.threads), str(used.instructions), *resource_cells(used))
+    return table
+
+
+def _compiled_json(compiled: Compiled, config: dict[str, int], stage: str | None, output: Path | None) -> dict[str, Any]:
+    head = {"kernel": compiled.kernel, "target": compiled.target, "band": compiled.band, "config": config}
+    shown: dict[str, Any] = {}
+    if stage is not None:
+        content = _stage(compiled, stage)
+        data = content if isinstance(content, bytes) else content.encode("utf-8")
+        shown = {"stage": stage, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+        shown |= {"text": content} if output is None else {"output": str(output)}
+    return {**head, "resources": asdict(compiled.resources), **shown}
+
+
+def bundle_command(wanted: Wanted, folder: Path, *, force: bool, as_json: bool) -> Exit:
+    """`compile --bundle`: the machine code of every kernel of the entry, with a manifest."""
+    config = wanted.launch_config
+    bundle.check_free(folder, force=force)
+    check_target(wanted.target, wanted.band)
+    built = compile_wanted(wanted, kernels_of(wanted, None), line_info=False)
+    files = bundle.make_bundle(built, wanted.described(), command=f"{wanted.command()} --bundle FOLDER", date=now())
+    bundle.write_bundle(folder, files, force=force)
+    if as_json:
+        typer.echo(document([{**_compiled_json(compiled, config, None, None), "bundle": str(folder)} for compiled in built]))
+        return Exit.DONE
+    console = make_console()
+    console.print(resource_table(wanted, built))
+    console.print(f"Wrote {len(files)} files to {folder}; compile --check-bundle verifies them.", markup=False, soft_wrap=True)
     return Exit.DONE
 
 
-def _compiled_json(compiled: static.Compiled, config: Mapping[str, int], stage: str | None) -> dict[str, Any]:
-    text = {"stage": stage, "text": compiled.stages[stage]} if stage is not None else {}
-    head = {"kernel": compiled.kernel, "target": compiled.target, "band": compiled.band, "config": dict(config)}
-    return {**head, "resources": asdict(compiled.resources), **text}
+def check_bundle_command(folder: Path, *, as_json: bool) -> Exit:
+    """`compile --check-bundle`: hash every file of a bundle again."""
+    problems = bundle.verify_bundle(folder)
+    if as_json:
+        typer.echo(document([{"bundle": str(folder), "sound": not problems, "problems": problems}]))
+    for line in problems if not as_json else ():
+        typer.echo(printable(line))
+    if not problems and not as_json:
+        typer.echo(f"{folder}: every file is as the manifest says")
+    return Exit.CHECK_FAILED if problems else Exit.DONE

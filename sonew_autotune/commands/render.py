@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.table import Table
 
 from sonew.tuned import SCHEMA_VERSION, Entry, Verdict, type_names
 from sonew_autotune.measure import Ratio
-from sonew_autotune.search.results import Result
+
+if TYPE_CHECKING:  # it loads torch, which `doctor` must do without
+    from sonew_autotune.search.results import Result
 
 PLAIN_WIDTH: Final = 160  # of tables that go to a file or a pipe: nothing is cut
 MIB: Final = 2**20
@@ -21,8 +23,8 @@ MIB: Final = 2**20
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console that does not wrap tables when nobody watches."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    console = Console(stderr=stderr, highlight=False, emoji=False)  # "cuda:100:" is no emoji
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=PLAIN_WIDTH)
 
 
 def document(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -45,14 +47,20 @@ def _times(ratio: Mapping[str, float] | Ratio) -> str:
 def _row(result: Result) -> list[str]:
     case = result.case
     problem = f"band {case.band}, {case.name}, {type_names(case.problem)}"
-    entry = result.entry
-    if entry is None or entry.kind != "measured":
+    try:
+        return [problem, *_numbers(result)]
+    except (ArithmeticError, KeyError, TypeError, ValueError):  # a stored entry's evidence may lack anything
         return [problem, *["-"] * 6, result.status]
-    evidence = entry.evidence
+
+
+def _numbers(result: Result) -> list[str]:
+    """The cells that come from the entry's evidence."""
+    if result.entry is None or result.entry.kind != "measured":
+        return [*["-"] * 6, result.status]
+    evidence = result.entry.evidence
     samples, tuned = evidence["samples"], evidence["result"] == "tuned"
     status = f"{result.status} ({evidence['result']})" if result.status == "reused" else result.status
     return [
-        problem,
         f"{samples['default']['median_ms']:.3f}",
         f"{evidence['median_ms']:.3f}",
         _times(evidence["ratio_to_default"]) if tuned else "1.00x",
@@ -89,28 +97,6 @@ def result_json(result: Result) -> dict[str, Any]:
     }
 
 
-def entries_table(rows: Sequence[tuple[str, Entry, Sequence[str]]]) -> Table:
-    """Stored entries: (store, entry, reasons against its use on this machine)."""
-    table = Table(title="Tuned configurations", title_justify="left")
-    for heading in ("store", "kernel", "band", "types", "size (log2)", "configuration", "evidence", "date", "usable here"):
-        table.add_column(heading)
-    for store, entry, reasons in rows:
-        key, evidence = entry.key, entry.evidence
-        types = type_names(key)
-        table.add_row(
-            store.removesuffix(" store"),
-            f"{key.kernel} {key.capability}",
-            str(key.band),
-            types,
-            f"{key.total_log2} / {key.median_log2}",
-            config_text(entry.config.as_dict()),
-            evidence_text(entry),
-            str(evidence.get("date", "-"))[:10],
-            "yes" if not reasons else "; ".join(reasons),
-        )
-    return table
-
-
 def evidence_text(entry: Entry) -> str:
     """What an entry rests on, in a few words; evidence of others may lack anything."""
     evidence = entry.evidence
@@ -120,7 +106,7 @@ def evidence_text(entry: Entry) -> str:
             return f"{evidence['result']} of {evidence['candidates']} compiled, model {gain:.2f}x"
         gain = _times(evidence["ratio_to_default"]) if evidence["result"] == "tuned" else "default kept"
         return f"{evidence['median_ms']:.3f} ms, {gain}, {evidence['trials']} trials"
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         return entry.kind
 
 

@@ -1,4 +1,4 @@
-"""Tuning for a GPU that is not here: compile every candidate, read what it costs, rank by the model of `static.static_rank`."""
+"""Tuning for a GPU that is not here: compile every candidate in processes of their own, and store what the static model makes of them."""
 
 from __future__ import annotations
 
@@ -6,60 +6,79 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Final, Protocol, Self
 
-from sonew import tuned
-from sonew.config import LaunchConfig
 from sonew.errors import InvalidConfigError
-from sonew.registry import BACKENDS
-from sonew_autotune.compiler.kernel import ALL_FLOAT32, TARGETS, Compiled, Dtypes, compile_kernel, parse_target, static_rank
-from sonew_autotune.compiler.resources import Resources
+from sonew.tuned import type_names
+from sonew_autotune.compiler.candidates import KERNEL, Outcome, Part, StaticResult, dtypes_of, judge, part_of, parts
+from sonew_autotune.compiler.kernel import ALL_FLOAT32, Dtypes, compile_kernel
+from sonew_autotune.compiler.model import RANKED
+from sonew_autotune.compiler.targets import TARGETS, parse_target
 from sonew_autotune.problems import Case
 from sonew_autotune.space import Space, available_cores, build_space
 from sonew_autotune.store import winners
-from sonew_autotune.store.evidence import now, versions
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import classify
 from sonew_autotune.trials.worker import Worker
-from sonew_kernels.spec import SPECS, source_hash
+from sonew_kernels.spec import SPECS
 
-KERNEL: Final = "triton"
-PARTS: Final[Mapping[str, tuple[str, ...]]] = {"direction": ("block", "num_warps"), "update": ("update_block", "update_num_warps")}
 COMPILE_SECONDS: Final = 60.0
 COMPILERS: Final = 8  # processes at most: each holds torch and a compiler
-MODEL_ERROR: Final = 0.15  # a predicted gain below this does not displace the default: the model orders, it does not measure
+
+Code = tuple[Part, int | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRequest:
-    """One kernel under one configuration; `part` is what of the configuration the kernel depends on."""
+    """One ranked kernel under one configuration."""
 
     kernel: str
-    config: Mapping[str, int]
+    config: dict[str, int]
     band: int
     target: str
     dtypes: Dtypes
 
     @property
-    def part(self) -> tuple[str, tuple[int, ...]]:
-        """The kernel and its own tunables: configurations that agree here share the compiled code."""
-        return self.kernel, tuple(self.config[name] for name in PARTS[self.kernel])
+    def part(self) -> Part:
+        """What of the configuration the kernel depends on."""
+        return part_of(self.kernel, self.config)
+
+    @property
+    def code(self) -> Code:
+        """What the machine code depends on, besides the target: the update kernel knows neither band nor state."""
+        dtypes = self.dtypes
+        if self.kernel == "update":
+            return self.part, None, (dtypes.param, dtypes.direction)
+        return self.part, self.band, (dtypes.grad, dtypes.state, dtypes.direction)
 
 
-Outcome = Compiled | Failure
+Told = Callable[[CompileRequest, Outcome], None]
+
+
+class Report(Protocol):
+    """Whom `tune_static` tells how it goes."""
+
+    def begin(self, title: str, count: int) -> None:
+        """So many compilations start."""
+
+    def told(self, request: CompileRequest, outcome: Outcome) -> None:
+        """One was compiled."""
+
+    def warn(self, line: str) -> None:
+        """Something the user must know."""
 
 
 def answer_compile(request: CompileRequest) -> Outcome:
-    """Compile; the stages' text stays behind, only the resources travel."""
+    """Compile; text and machine code stay behind, only the resources travel."""
     try:
         compiled = compile_kernel(request.kernel, request.config, request.band, request.target, dtypes=request.dtypes)
     except Exception as error:  # noqa: BLE001  # whatever the compiler raises ends this candidate only
         return replace(classify(error), kind="compile")
-    return replace(compiled, stages={})
+    return replace(compiled, stages={}, binary=None)
 
 
 def make_compiler() -> Callable[[CompileRequest], Outcome]:
@@ -97,166 +116,109 @@ def check_target(target: str, band: int) -> None:
         raise InvalidConfigError(msg)
 
 
-def compile_all(
-    requests: Sequence[CompileRequest], *, processes: int, deadline: float, told: Callable[[CompileRequest, Outcome], None]
-) -> dict[tuple[str, tuple[int, ...]], Outcome]:
-    """Compile in parallel, a process per core; one that takes too long is stopped and ends only its own candidate.
+class Compilers:
+    """Processes that compile side by side; one that takes too long is stopped and ends only its own candidate.
 
     Args:
-        requests: compiled in this order.
-        processes: how many at once.
-        deadline: `time.monotonic()` after which none is begun.
-        told: called for each, one at a time.
+        processes: how many at once; one per core where None.
     """
-    waiting: queue.SimpleQueue[CompileRequest] = queue.SimpleQueue()
-    for request in requests:
-        waiting.put(request)
-    outcomes: dict[tuple[str, tuple[int, ...]], Outcome] = {}
-    lock, stop = threading.Lock(), threading.Event()
-    workers = [Worker(make_compiler) for _ in range(max(1, min(processes, COMPILERS, len(requests))))]
 
-    def serve(worker: Worker) -> None:
-        while not stop.is_set() and time.monotonic() < deadline:
-            try:
-                request = waiting.get_nowait()
-            except queue.Empty:
-                return
-            allowed = min(COMPILE_SECONDS, max(deadline - time.monotonic(), 1.0))
-            outcome: Outcome = worker.answer(request, allowed)
-            if isinstance(outcome, Failure) and outcome.kind == "timeout" and allowed < COMPILE_SECONDS:
-                return  # the budget ended, which says nothing about the candidate
-            with lock:
-                if not stop.is_set():
-                    outcomes[request.part] = outcome
-                    told(request, outcome)
+    def __init__(self, processes: int | None = None) -> None:
+        wanted = available_cores() if processes is None else processes
+        self._workers = [Worker(make_compiler) for _ in range(max(1, min(wanted, COMPILERS)))]
 
-    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        stop.set()
-        for worker in workers:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for worker in self._workers:
             worker.close()
-    return outcomes
+
+    def compile(self, requests: Sequence[CompileRequest], *, deadline: float, told: Told) -> dict[Code, Outcome]:
+        """The outcomes of what was compiled in time.
+
+        Args:
+            requests: compiled in this order.
+            deadline: `time.monotonic()` after which none is begun and none goes on.
+            told: called for each, one at a time.
+        """
+        waiting: queue.SimpleQueue[CompileRequest] = queue.SimpleQueue()
+        for request in requests:
+            waiting.put(request)
+        outcomes: dict[Code, Outcome] = {}
+        lock, stop = threading.Lock(), threading.Event()
+
+        def serve(worker: Worker) -> None:
+            while not stop.is_set() and time.monotonic() < deadline:
+                try:
+                    request = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                allowed = min(COMPILE_SECONDS, max(deadline - time.monotonic(), 1.0))
+                outcome: Outcome = worker.answer(request, allowed)
+                if isinstance(outcome, Failure) and outcome.kind == "timeout":
+                    if allowed < COMPILE_SECONDS:
+                        return  # the budget ended, which says nothing about the candidate
+                    outcome = replace(outcome, kind="compile timeout")
+                with lock:
+                    if not stop.is_set():
+                        outcomes[request.code] = outcome
+                        told(request, outcome)
+
+        threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in self._workers[: len(requests)]]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            stop.set()
+        return outcomes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranked:
-    """A candidate that compiled: the model's clocks per element, and what its kernels take."""
-
-    config: dict[str, int]
-    score: float
-    resources: Mapping[str, Resources]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaticResult:
-    """What compiling told of one problem: candidates best first, failures, and the stored entry (None if the default failed)."""
-
-    case: Case
-    ranked: tuple[Ranked, ...]
-    failures: tuple[tuple[CompileRequest, Failure], ...]
-    left_out: int
-    default: Ranked | None
-    entry: tuned.Entry | None
-
-
-def _requests(space: Space, case: Case, target: str) -> Iterator[CompileRequest]:
-    """Every different kernel of the space, the default's first."""
-    seen = set()
-    for config in (space.default, *space.points()):
-        for kernel in PARTS:
-            request = CompileRequest(
-                kernel=kernel,
-                config=config,
-                band=case.band,
-                target=target,
-                dtypes=Dtypes(case.param_dtype, case.grad_dtype, case.state_dtype, case.direction_dtype),
-            )
-            if request.part not in seen:
-                seen.add(request.part)
-                yield request
-
-
-def rank(space: Space, outcomes: Mapping[tuple[str, tuple[int, ...]], Outcome]) -> list[Ranked]:
-    """Every configuration whose kernels all compiled, best first; where the model sees no difference, the nearer to the default."""
-    ranked, default = [], space.default
-    for config in space.points():
-        parts = {kernel: outcomes.get((kernel, tuple(config[name] for name in names))) for kernel, names in PARTS.items()}
-        compiled = {kernel: outcome for kernel, outcome in parts.items() if isinstance(outcome, Compiled)}
-        if len(compiled) == len(PARTS):
-            score = static_rank(compiled, config, space.band)
-            ranked.append(Ranked(config=config, score=score, resources={kernel: done.resources for kernel, done in compiled.items()}))
-    return sorted(ranked, key=lambda c: (float(f"{c.score:.3g}"), sum(c.config[name] != value for name, value in default.items())))
-
-
-def _environment(target: str) -> dict[str, str | int]:
-    """The key fields of a device that is not here: its capability, and this machine's compiler."""
-    module = import_module(next(row.module for row in BACKENDS if row.name == KERNEL))
-    toolchain = module.environment()["toolchain"]
-    return {"device": tuned.ANY_DEVICE, "capability": target, "threads": 0, "toolchain": toolchain}
-
-
-def _entry(case: Case, target: str, ranked: Sequence[Ranked], default: Ranked, failed: int) -> tuned.Entry:
-    ranked_first = ranked[0].score / default.score
-    best = ranked[0] if ranked_first <= 1 - MODEL_ERROR else default
-    ratio = best.score / default.score
-    key = tuned.make_key(case.problem, KERNEL, _environment(target), source_hash(KERNEL))
-    evidence: dict[str, Any] = {
-        "result": "ranked first" if best is ranked[0] else "default kept",
-        "case": case.name,
-        "target": target,
-        "model": "sonew_autotune.compiler.kernel.static_rank, clocks per element",
-        "score": best.score,
-        "default_score": default.score,
-        "challenger": {"config": ranked[0].config, "ratio_to_default": ranked_first},
-        "ratio_to_default": {"median": ratio, "low": ratio, "high": ratio},
-        "resources": {kernel: asdict(used) for kernel, used in best.resources.items()},
-        "candidates": len(ranked),
-        "failed": failed,
-        "versions": versions(),
-        "date": now(),
-    }
-    return tuned.Entry(key=key, kind="static", config=LaunchConfig.of(KERNEL, best.config), evidence=evidence)
+def requests_of(space: Space, dtypes: Dtypes, target: str, configs: Iterable[Mapping[str, int]] | None = None) -> list[CompileRequest]:
+    """Every different kernel of the space, or of the given configurations: the default's first and then the nearer ones."""
+    wanted = None if configs is None else {part_of(kernel, config) for config in configs for kernel in RANKED}
+    return [
+        CompileRequest(kernel=part[0], config=config, band=space.band, target=target, dtypes=dtypes)
+        for part, config in parts(space).items()
+        if wanted is None or part in wanted
+    ]
 
 
 def tune_static(
     cases: Sequence[Case],
     target: str,
+    compilers: Compilers,
     *,
     store_path: Path,
     deadline: float,
-    told: Callable[[CompileRequest, Outcome], None],
-    warn: Callable[[str], None],
-    begin: Callable[[Case, int], None],
+    report: Report,
 ) -> Iterator[StaticResult]:
-    """Rank and store, problem by problem; problems that differ only in size share their compilations.
+    """Rank and store, problem by problem. What was compiled for one serves the others: sizes share everything, bands the update kernel.
 
     Args:
         cases: bands, dtypes and sizes.
         target: "cuda:90", "hip:gfx942" and the like.
-        store_path: where entries go. deadline: `time.monotonic()` after which nothing is begun.
-        told: each compilation. warn: what the user must know. begin: a problem and its number of compilations.
+        compilers: what compiles.
+        store_path: where entries go.
+        deadline: `time.monotonic()` after which nothing is compiled. Each problem has its share of the time that is left.
+        report: told how it goes.
     """
     parse_target(target)
-    known: dict[tuple[int, str, str], dict[tuple[str, tuple[int, ...]], Outcome]] = {}
+    known: dict[Code, Outcome] = {}
+    waiting = {(case.band, dtypes_of(case)) for case in cases}
     for case in cases:
-        space = build_space(KERNEL, case.band, threads=0)
-        requests = list(_requests(space, case, target))
-        method = (case.band, case.param_dtype, case.grad_dtype)
-        if method not in known:
-            begin(case, len(requests))
-            known[method] = compile_all(requests, processes=available_cores(), deadline=deadline, told=told)
-        outcomes = known[method]
-        ranked = rank(space, outcomes)
-        default = next((candidate for candidate in ranked if candidate.config == SPECS[KERNEL].default(case.band)), None)
-        by_part = {request.part: request for request in requests}
-        failures = tuple((by_part[part], outcome) for part, outcome in outcomes.items() if isinstance(outcome, Failure))
-        entry = _entry(case, target, ranked, default, len(failures)) if default is not None else None
-        if entry is not None:
-            winners.save(store_path, entry, warn=warn)
-        left_out = len(requests) - len(outcomes)
-        yield StaticResult(case=case, ranked=tuple(ranked), failures=failures, left_out=left_out, default=default, entry=entry)
+        space, dtypes = build_space(KERNEL, case.band, threads=0), dtypes_of(case)
+        requests = requests_of(space, dtypes, target)
+        missing = [request for request in requests if request.code not in known]
+        if missing and (case.band, dtypes) in waiting:
+            now = time.monotonic()
+            report.begin(f"band {case.band} {type_names(case.problem)}", len(missing))
+            known |= compilers.compile(missing, deadline=now + (deadline - now) / len(waiting), told=report.told)
+        waiting.discard((case.band, dtypes))
+        outcomes = {request.part: known[request.code] for request in requests if request.code in known}
+        result = judge(case, target, outcomes, space)
+        if result.entry is not None:
+            winners.save(store_path, result.entry, warn=report.warn)
+        yield result

@@ -1,4 +1,4 @@
-"""Compile a kernel for any GPU without having one, read what it costs, and rank candidates by a simple model.
+"""Compile a kernel for any GPU without having one, and read what it costs.
 
 The stages are the compiler's own; the resources come from the machine code: registers from `cuobjdump --dump-resource-usage`,
 spills and access widths from the disassembly (NVIDIA), everything from the assembly text and its comments (AMD).
@@ -9,30 +9,33 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sonew.errors import BackendUnavailableError, InvalidConfigError, SonewError
-from sonew_autotune.compiler.resources import Architecture, Resources, amd_resources, architecture, nvidia_resources
+from sonew_autotune.compiler.resources import Resources, amd_resources, nvidia_resources
+from sonew_autotune.compiler.targets import TARGETS, parse_target
 from sonew_kernels.spec import COMPILE_OPTIONS, SPECS, Graft, Storage, TritonLaunch, triton_launches
-from sonew_kernels.traffic import direction_bytes, update_bytes
 
 __all__ = [
     "ALL_FLOAT32",
+    "BINARIES",
     "ENTRIES",
     "KERNELS",
     "STAGES",
     "TARGETS",
+    "Binary",
     "CompileError",
     "Compiled",
     "Dtypes",
     "Resources",
     "compile_kernel",
+    "find_triton",
     "parse_target",
-    "static_rank",
 ]
 
 KERNELS: Final = ("prologue", "direction", "norms", "update")
@@ -44,7 +47,7 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
 """The kernels of each entry: table (torch), direct (jax), and direct without parameters of their own for outputs that are inputs."""
 SIBLINGS: Final[Mapping[str, str]] = {"roots": "norms"}  # kernels that stand in another one's file and are launched as it is
 STAGES: Final = {"cuda": ("ttir", "ttgir", "llir", "ptx", "sass"), "hip": ("ttir", "ttgir", "llir", "amdgcn")}
-TARGETS: Final = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")  # compiled and checked by the tests; others may work
+BINARIES: Final[Mapping[str, str]] = {"cuda": "cubin", "hip": "hsaco"}  # the last stage, which is no text
 
 POINTERS: Final[Mapping[str, str]] = {
     "rows": "*i64",
@@ -81,28 +84,38 @@ class CompileError(SonewError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """Machine code, and what launching it takes.
+
+    Attributes:
+        code: a cubin or hsaco. symbol: the kernel's name in it. num_warps: of a program.
+        arguments: types by name, in order. scratch: how many pointers to scratch memory follow them (null where none is used).
+        constants: what the code is specialised for.
+        triton: version of the compiler.
+    """
+
+    code: bytes
+    symbol: str
+    num_warps: int
+    arguments: Mapping[str, str]
+    scratch: int
+    constants: Mapping[str, int]
+    triton: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A kernel compiled for a target: the text of every stage (see `STAGES`) and its resources."""
+    """A kernel compiled for a target: the text of every stage (see `STAGES`) and its resources.
+
+    `binary` is None where it stayed behind with the text, in the process that compiled.
+    """
 
     kernel: str
     target: str
     band: int
     stages: Mapping[str, str]
     resources: Resources
-
-
-def parse_target(target: str) -> tuple[str, int | str, int]:
-    """(backend, architecture, warp size) of a target such as "cuda:90" or "hip:gfx942".
-
-    Raises:
-        InvalidConfigError: not of that form.
-    """
-    if match := re.fullmatch(r"cuda:(\d{2,3})", target):
-        return "cuda", int(match[1]), 32
-    if match := re.fullmatch(r"hip:(gfx\d+[0-9a-f]*)", target):
-        return "hip", match[1], 64 if match[1].startswith("gfx9") else 32
-    msg = f"target={target!r} is not of the form cuda:<capability> or hip:<architecture>. Use for example one of {list(TARGETS)}."
-    raise InvalidConfigError(msg)
+    binary: Binary | None = None
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -112,7 +125,12 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _triton() -> Any:  # noqa: ANN401  # a module without type stubs
+def find_triton() -> Any:  # noqa: ANN401  # a module without type stubs
+    """Triton, ready to compile.
+
+    Raises:
+        BackendUnavailableError: it is not there, or a setting of the environment stops it from compiling.
+    """
     try:
         triton = import_module("triton")
     except ModuleNotFoundError as error:
@@ -120,6 +138,9 @@ def _triton() -> Any:  # noqa: ANN401  # a module without type stubs
         raise BackendUnavailableError(msg) from error
     if triton.knobs.runtime.interpret:
         msg = "TRITON_INTERPRET is set: the interpreter compiles nothing. Unset it and start a new process."
+        raise BackendUnavailableError(msg)
+    if triton.knobs.compilation.store_binary_only:
+        msg = "TRITON_STORE_BINARY_ONLY is set: no stage but the machine code is kept. Unset it."
         raise BackendUnavailableError(msg)
     return triton
 
@@ -166,6 +187,19 @@ def _signature(names: list[str], constants: Mapping[str, int], dtypes: Dtypes, e
     return {name: known.get(name, "*fp32") for name in names}
 
 
+def _attributes(function: Any, signature: Mapping[str, str], entry: str, backend: str) -> dict[tuple[int], list[list[str | int]]]:  # noqa: ANN401  # a triton.JITFunction
+    """What a launch promises of the arguments. Tensors whose addresses stand in the table get no promise.
+
+    Buffers come from the framework's allocator, which aligns them. On AMD Triton itself sees that a torch tensor lies within 2 GiB.
+    """
+    promises: list[list[str | int]] = [["tt.divisibility", 16]]
+    if backend == "hip" and entry == "table":
+        promises.append(["tt.pointer_range", 32])
+    plain = {param.name for param in function.params if param.do_not_specialize}
+    kinds = enumerate(signature.items())
+    return {(i,): promises for i, (name, kind) in kinds if kind.startswith("*") and name not in plain}
+
+
 def compile_kernel(
     kernel: str,
     config: Mapping[str, int],
@@ -178,6 +212,7 @@ def compile_kernel(
     chained: bool = False,
     pieces: bool = False,
     stochastic: bool = False,
+    line_info: bool = True,
 ) -> Compiled:
     """Compile one kernel to machine code, without a device; repeated calls come from Triton's own cache.
 
@@ -190,6 +225,7 @@ def compile_kernel(
         graft: name of the graft. entry: one of `ENTRIES`.
         chained: whether chains end inside tensors. pieces: whether some tensor's elements lie elsewhere.
         stochastic: whether bfloat16 parameters are written rounded stochastically.
+        line_info: whether the code says which source line it comes from, with this machine's paths.
 
     Raises:
         InvalidConfigError: an argument outside its set.
@@ -206,7 +242,7 @@ def compile_kernel(
         msg = f"config={dict(config)} is not allowed: {reason}"
         raise InvalidConfigError(msg)
     backend, arch, warp_size = parse_target(target)
-    triton = _triton()
+    triton = find_triton()
     compiler = import_module("triton.compiler")
     gpu_target = import_module("triton.backends.compiler").GPUTarget(backend, arch, warp_size)
     home = SIBLINGS.get(kernel, kernel)
@@ -214,12 +250,11 @@ def compile_kernel(
     launch = triton_launches(config, band)[home]
     constants = kernel_constants(kernel, launch, dtypes, graft=graft, entry=entry, chained=chained, pieces=pieces, stochastic=stochastic)
     signature = _signature(function.arg_names, constants, dtypes, entry)
-    # Buffers come from the framework's allocator, which aligns them; tensors in the table get no such promise.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
-    source = compiler.ASTSource(function, signature, constants, aligned)
+    source = compiler.ASTSource(function, signature, constants, _attributes(function, signature, entry, backend))
     options = {**COMPILE_OPTIONS, "num_warps": launch.num_warps}
     try:
-        built = triton.compile(source, target=gpu_target, options=options)
+        with nullcontext() if line_info else _without_lines(triton):
+            built = triton.compile(source, target=gpu_target, options=options)
         usage, sass = _nvidia_tools(triton, built.asm["cubin"]) if backend == "cuda" else ("", "")
     except Exception as error:  # Triton raises whatever it meets
         raise CompileError(kernel, target, error) from error
@@ -229,10 +264,34 @@ def compile_kernel(
         resources = nvidia_resources(usage, stages["sass"], built.metadata.shared, launch.num_warps * warp_size, target)
     else:
         resources = amd_resources(stages["amdgcn"], built.metadata.shared, launch.num_warps * warp_size, target)
-    return Compiled(kernel=kernel, target=target, band=band, stages=stages, resources=resources)
+    arguments = {name: kind for name, kind in signature.items() if kind != "constexpr"}
+    binary = Binary(
+        code=built.asm[BINARIES[backend]],
+        symbol=built.metadata.name,
+        num_warps=launch.num_warps,
+        arguments=arguments,
+        scratch=_parameters(stages) - len(arguments),
+        constants=constants,
+        triton=triton.__version__,
+    )
+    return Compiled(kernel=kernel, target=target, band=band, stages=stages, resources=resources, binary=binary)
 
 
-def _nvidia_tools(triton: Any, cubin: bytes) -> tuple[str, str]:  # noqa: ANN401  # as _triton
+@contextmanager
+def _without_lines(triton: Any) -> Iterator[None]:  # noqa: ANN401  # as find_triton
+    with triton.knobs.compilation.scope():
+        triton.knobs.compilation.disable_line_info = True
+        yield
+
+
+def _parameters(stages: Mapping[str, str]) -> int:
+    """How many parameters the machine code takes."""
+    if "ptx" in stages:
+        return len(re.findall(r"^\s*\.param\b", stages["ptx"].partition(".entry")[2].partition(")")[0], re.MULTILINE))
+    return len(re.findall(r"^\s*(?:- )?\.value_kind:", stages["amdgcn"], re.MULTILINE))
+
+
+def _nvidia_tools(triton: Any, cubin: bytes) -> tuple[str, str]:  # noqa: ANN401  # as find_triton
     """(resource usage, disassembly) of a cubin, by the tools bundled with Triton."""
     tools = triton.knobs.nvidia
     with tempfile.TemporaryDirectory() as folder:
@@ -241,42 +300,3 @@ def _nvidia_tools(triton: Any, cubin: bytes) -> tuple[str, str]:  # noqa: ANN401
         commands = ([tools.cuobjdump.path, "--dump-resource-usage", str(path)], [tools.nvdisasm.path, "-c", str(path)])
         usage, sass = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)  # noqa: S603  # bundled tools
     return usage, sass
-
-
-def static_rank(compiled: Mapping[str, Compiled], config: Mapping[str, int], band: int) -> float:
-    """Estimated clocks per element and processor of the direction and update kernels: lower is better.
-
-    A model, not a measurement; it orders candidates for a device that is not here. Per program of n owned elements:
-    - memory: bytes moved / (bytes per clock), where the direction kernel adds the border records it reads and the prologue
-      copies, 16 (band + 2) (4 band) bytes per tile, so that small tiles pay for their halo;
-    - issue: instructions * warps / (instructions per clock); halo lanes are paid for because n excludes them;
-    - overlap: a program alone takes TRIPS * latency + memory + issue, one after the other, for its loads stand before a
-      barrier and its work after it; with p programs resident (from the occupancy) that time is shared by p;
-    - spills: (stored + loaded bytes) * threads, at the first-level cache's 64 bytes per clock.
-    A program costs max(memory, issue, overlap) + spills, divided by n. The two kernels' costs add.
-
-    Args:
-        compiled: the compiled "direction" and "update" kernels of this configuration, by name.
-        config: the configuration. band: its band.
-    """
-    chip = architecture(compiled["direction"].target)
-    tile = SPECS["triton"].tile(config, band)
-    block = SPECS["triton"].update_tile(config, band)
-    moved = direction_bytes(band) * tile + 16 * (band + 2) * 4 * band
-    direction = _program_cost(chip, compiled["direction"].resources, moved)
-    update = _program_cost(chip, compiled["update"].resources, update_bytes() * block)
-    return direction / tile + update / block
-
-
-TRIPS: Final = 3  # to memory before a program's first use: tile map, table row, tensors
-
-
-def _program_cost(chip: Architecture, used: Resources, moved: float) -> float:
-    """Clocks of one program; terms as in `static_rank`."""
-    warps = max(1, used.threads // chip.warp_size)
-    programs = max(used.occupancy * chip.warps / warps, 1.0)
-    memory = moved / chip.bytes_per_clock
-    issue = used.instructions * warps / chip.issue
-    overlap = (TRIPS * chip.latency + memory + issue) / programs
-    spills = (used.spill_store_bytes + used.spill_load_bytes) * used.threads / 64
-    return max(memory, issue, overlap) + spills

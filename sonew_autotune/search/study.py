@@ -1,115 +1,145 @@
-"""The search of one problem, driven by Optuna's ask and tell, kept in a journal file that survives a killed process.
+"""The search of one problem, driven by Optuna's ask and tell, alone on a journal file or together with other processes.
 
-The only module that imports Optuna. A point is never timed twice; a trial that was under way when the process died is
-asked again on resume; a failed candidate is a record with a reason, not a bad number.
+A point is never timed twice, whoever timed it. A trial that was under way when its process died is tried again, a few times; a
+failed candidate is a record with a reason, not a bad number. What counts is the record that a trial carries, not its state.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sonew_autotune.measure import Ratio
-from sonew_autotune.search.results import Record, Tried
+from sonew_autotune.search.plan import Plan, Point, point_of, record_of
+from sonew_autotune.search.results import Record, Tried, parse_record
+from sonew_autotune.search.samplers import make_sampler
+from sonew_autotune.search.stopping import BUDGET, Stop, stop_of
+from sonew_autotune.search.storage import Opened, Presence, ask, open_journal
+from sonew_autotune.settings import EVERY_POINT
 from sonew_autotune.space import Config, Space
 from sonew_autotune.store.files import set_aside
-from sonew_autotune.store.journal import cut_torn_line, locked
+from sonew_autotune.store.journal import locked
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import Timed
 
 RECORD: Final = "record"
+SUBJECT: Final = "subject"
 MAX_WASTED: Final = 20  # asks in a row that brought nothing new, before a fresh point is drawn at random
+DEATHS: Final = "deaths"
+MAX_DEATHS: Final = 5  # processes that may die at one point before it counts as failed
+POLL_S: Final = 0.2
+SETTLE_S: Final = 2.0  # how long another process may need to write down a point that it takes
+DEFAULT_SAMPLER: Final = "tpe"
 
 Evaluate = Callable[[dict[str, int]], Timed | Failure]
+Prepare = Callable[[dict[str, int]], "Future[Failure | None]"]
 
 
-class _NoLock:
-    """The study's own lock is held all along, and unlike Optuna's lock files it cannot outlive a killed process."""
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A trial of this process: asked for, watched over by `working`, perhaps being prepared."""
 
-    def acquire(self) -> bool:
-        """Nothing to wait for."""
-        return True
-
-    def release(self) -> None:
-        """Nothing to give back."""
-
-
-def _key(config: Config) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(config.items()))
-
-
-def _record_of(config: dict[str, int], outcome: Timed | Failure) -> Record:
-    if isinstance(outcome, Failure):
-        return Record(config, failure=outcome)
-    return Record(config, outcome.ratio, outcome.candidate.median_ms, outcome.default.median_ms)
-
-
-def _parse(raw: Mapping[str, Any]) -> Record:
-    ratio, failure = raw["ratio"], raw["failure"]
-    return Record(
-        dict(raw["config"]),
-        Ratio(**ratio) if ratio else None,
-        raw["median_ms"],
-        raw["default_ms"],
-        Failure(**failure) if failure else None,
-    )
+    trial: Trial
+    config: dict[str, int]
+    working: ExitStack
+    prepared: Future[Failure | None] | None
 
 
 class Search:
-    """One problem's search. Made by `open_search`.
+    """One problem's search. Made by `open_search` and `join_search`.
 
     Attributes:
         space: the points.
-        exhaustive: every valid point fits into the wanted number of trials, so no model is needed.
-        resumed: finished trials found in the journal.
+        exhaustive: every valid point is to be tried, so no model is needed.
+        resumed: finished trials found in the storage.
     """
 
-    def __init__(self, space: Space, study: optuna.Study, *, trials: int, seed: int, first: Sequence[Config]) -> None:
+    def __init__(self, space: Space, study: optuna.Study, presence: Presence, plan: Plan) -> None:
         self.space = space
-        self._study = study
-        self._points = {_key(point): point for point in space.points()}
-        self._wanted = min(trials, len(self._points))
-        self.exhaustive = len(self._points) <= trials
+        self._study, self._presence, self._plan = study, presence, plan
+        self._points = {point_of(point): point for point in space.points()}
+        self.exhaustive = plan.sampler == EVERY_POINT or (plan.sampler is None and len(self._points) <= plan.trials)
+        self.wanted = len(self._points) if plan.sampler == EVERY_POINT else min(plan.trials, len(self._points))
         self._values = dict(space.axes)
         self._distributions = {name: _distribution(values) for name, values in space.axes}
-        self._random = random.Random(seed)  # noqa: S311  # an order, not a secret
-        self._known: dict[tuple[tuple[str, int], ...], Record] = {}
-        interrupted = self._load()
+        self._random = random.Random(plan.seed)  # noqa: S311  # an order, not a secret
+        self._known: dict[Point, Record] = {}
+        self._read: set[int] = set()
+        self._begun: list[_Begun] = []
+        self._busy: set[Point] = set()
+        self._waiting = False
+        self._stop: Stop | None = None
+        self._sync()
         self.resumed = len(self._known)
-        self._queue = [dict(config) for config in (*first, *interrupted) if config in space]
+        self._queue = [dict(config) for config in plan.first if config in space]
 
-    def _load(self) -> list[dict[str, int]]:
-        """Take finished trials over; configurations that were under way are told as failed and asked again."""
-        again = []
+    @property
+    def method(self) -> str:
+        """How points are chosen."""
+        return "every point" if self.exhaustive else self._plan.sampler or DEFAULT_SAMPLER
+
+    def _sync(self) -> None:
+        """Take over what others finished, see where they are at work, and give the trials of the dead another chance."""
+        self._presence.bury(self._study, self._revive)
+        self._busy, self._waiting = {point_of(begun.config) for begun in self._begun}, False
+        mine = {begun.trial.number for begun in self._begun}
         for trial in self._study.get_trials(deepcopy=False):
-            if RECORD in trial.user_attrs:
-                record = _parse(trial.user_attrs[RECORD])
-                self._known[_key(record.config)] = record
-            if not trial.state.is_finished():
-                if RECORD not in trial.user_attrs and set(trial.params) == set(self._values):
-                    again.append(self._config(trial))
-                self._tell(trial.number, self._known.get(_key(self._config(trial))) if trial.params else None)
-        return again
+            if trial.number not in self._read and RECORD in trial.user_attrs:
+                record = parse_record(trial.user_attrs[RECORD])
+                self._known.setdefault(point_of(record.config), record)
+                self._read.add(trial.number)
+            if trial.state == TrialState.RUNNING and trial.number not in mine and set(trial.params) == set(self._values):
+                self._busy.add(point_of(self._config(trial)))
+            self._waiting |= trial.state == TrialState.WAITING
+
+    def _revive(self, study: optuna.Study, dead: FrozenTrial) -> None:
+        """A process died in this trial: try its point again, unless too many did."""
+        if RECORD in dead.user_attrs or set(dead.params) != set(self._values):
+            return
+        deaths = 1 + int(dead.user_attrs.get(DEATHS, 0))
+        if deaths < MAX_DEATHS:
+            study.enqueue_trial(dead.params, user_attrs={DEATHS: deaths})
+            return
+        failure = Failure("crash", f"{deaths} processes died while they tried this configuration")
+        self._add(dead.params, dead.distributions, Record(self._config(dead), failure=failure, finished=time.time()))
 
     def _config(self, trial: Trial | FrozenTrial) -> dict[str, int]:
         return {name: self._values[name][trial.params[name]] for name in self._values if name in trial.params}
 
     def _tell(self, number: int, record: Record | None) -> None:
         if record is None or record.ratio is None:
-            self._study.tell(number, state=TrialState.FAIL)
+            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
         else:
-            self._study.tell(number, record.ratio.median)
+            self._study.tell(number, record.ratio.median, skip_if_finished=True)
+
+    def _keep(self, trial: Trial, record: Record) -> None:
+        """The record first, then the trial's state: a death in between loses nothing."""
+        self._known[point_of(record.config)] = record
+        try:
+            trial.set_user_attr(RECORD, record.as_json())
+        except UpdateFinishedTrialError:  # this process was taken for dead: what it found counts all the same
+            self._add(trial.params, trial.distributions, record)
+            return
+        self._read.add(trial.number)
+        self._tell(trial.number, record)
+
+    def _add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], record: Record) -> None:
+        """Put down a record without a trial of its own."""
+        attributes, value = {RECORD: record.as_json()}, record.ratio.median if record.ratio is not None else None
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        self._study.add_trial(
+            create_trial(state=state, value=value, params=dict(params), distributions=dict(distributions), user_attrs=attributes)
+        )
 
     @property
     def records(self) -> list[Record]:
@@ -119,54 +149,135 @@ class Search:
     @property
     def tried(self) -> Tried:
         """What an entry's evidence says of the search."""
-        return Tried(self.space, self.records, self.exhaustive)
+        stop = self._stop or BUDGET
+        return Tried(self.space, self.records, self.method, stop.kind, stop.why)
 
     @property
     def ranked(self) -> list[Record]:
-        """Timed records, fastest first."""
-        return sorted((record for record in self._known.values() if record.ratio), key=lambda r: r.ratio.median if r.ratio else 0.0)
+        """Timed records, fastest first; of two alike the one that was timed to its end."""
+        timed = [record for record in self._known.values() if record.ratio]
+        return sorted(timed, key=lambda record: (record.ratio.median if record.ratio else 0.0, record.pruned))
 
-    def _ask(self) -> Trial:
-        """The next trial: what is queued, then every point in random order or the sampler's proposal."""
+    def stop(self) -> Stop | None:
+        """Why the search may end, or None."""
+        self._stop = stop_of(self.records, wanted=self.wanted, points=len(self._points), exhaustive=self.exhaustive, rules=self._plan.rules)
+        return self._stop
+
+    def _ask(self) -> Trial | None:
+        """The next trial: another's that is to be repeated, what is queued, then a point at random or the sampler's proposal.
+
+        None where every point is known or being tried elsewhere.
+        """
+        if self._waiting:
+            self._waiting = False
+            return ask(self._study, self._distributions)
         while self._queue:
             config = self._queue.pop(0)
-            if _key(config) not in self._known:
+            if self._is_new(config):
                 return self._ask_for(config)
-        return self._ask_new() if self.exhaustive else self._study.ask(self._distributions)
+        return self._ask_new() if self.exhaustive else ask(self._study, self._distributions)
+
+    def _is_new(self, config: Config) -> bool:
+        return point_of(config) not in self._known and point_of(config) not in self._busy
+
+    def _taken(self, number: int, config: Config) -> bool:
+        """Whether an earlier trial of another process has the same point: of two that ask at once, the later one steps back."""
+        limit = time.monotonic() + SETTLE_S
+        mine = {begun.trial.number for begun in self._begun}
+        while True:
+            trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number < number and trial.number not in mine]
+            held = [trial for trial in trials if trial.state == TrialState.RUNNING or RECORD in trial.user_attrs]
+            if any(self._config(trial) == config for trial in held):
+                return True
+            if all(len(trial.params) == len(self._values) for trial in held) or time.monotonic() > limit:
+                return False
+            time.sleep(SETTLE_S / 100)  # somebody is about to say which point it takes
 
     def _ask_for(self, config: Config) -> Trial:
         self._study.enqueue_trial({name: self._values[name].index(config[name]) for name in self._values})
-        return self._study.ask(self._distributions)
+        return ask(self._study, self._distributions)
 
-    def _ask_new(self) -> Trial:
-        remaining = [point for key, point in self._points.items() if key not in self._known]
-        return self._ask_for(self._random.choice(remaining))
+    def _ask_new(self) -> Trial | None:
+        remaining = [point for point in self._points.values() if self._is_new(point)]
+        return self._ask_for(self._random.choice(remaining)) if remaining else None
+
+    def _begin(self, prepare: Prepare | None) -> bool:
+        """Begin a trial of a new point; False where there is none at the moment."""
+        for attempt in range(2 * MAX_WASTED):
+            trial = self._ask() if attempt < MAX_WASTED else self._ask_new()
+            if trial is None:
+                return False
+            config = self._config(trial)
+            if self._is_new(config) and self.space.rejects(config) is None and not self._taken(trial.number, config):
+                working = ExitStack()
+                try:
+                    working.enter_context(self._presence.working(trial))
+                except UpdateFinishedTrialError:
+                    continue  # this process slept so long that it was taken for dead
+                self._busy.add(point_of(config))
+                self._begun.append(_Begun(trial, config, working, prepare(config) if prepare is not None else None))
+                return True
+            self._tell(trial.number, self._known.get(point_of(config)))
+        return False
+
+    def _finish(self, begun: _Begun, evaluate: Evaluate) -> Record:
+        start = time.monotonic()
+        broken = begun.prepared.result() if begun.prepared is not None else None
+        outcome = evaluate(begun.config) if broken is None else broken
+        record = record_of(begun.config, outcome, seconds=time.monotonic() - start, roof=self._plan.roof)
+        self._keep(begun.trial, record)
+        self._begun.remove(begun)
+        begun.working.close()
+        return record
+
+    def _abandon(self) -> None:
+        """Give back what was asked for and not finished: nothing is known of it, and it is the first to be tried again."""
+        for begun in self._begun:
+            if begun.prepared is not None:
+                begun.prepared.cancel()
+            self._tell(begun.trial.number, None)
+            self._study.enqueue_trial(begun.trial.params)
+            begun.working.close()
+        self._begun.clear()
 
     def run(
-        self, evaluate: Evaluate, *, keep_going: Callable[[], bool] = lambda: True, told: Callable[[Record], None] = lambda _: None
-    ) -> None:
-        """Try points until the wanted number is known or `keep_going` says no.
+        self,
+        evaluate: Evaluate,
+        *,
+        prepare: Prepare | None = None,
+        ahead: int = 0,
+        keep_going: Callable[[], bool] = lambda: True,
+        told: Callable[[Record], None] = lambda _: None,
+    ) -> Stop:
+        """Try points until there is a reason to stop.
 
         Args:
             evaluate: checks and times a configuration. An exception it raises (Ctrl-C) leaves the finished trials.
-            keep_going: asked before each new trial.
+            prepare: begins to compile a configuration in the background; its result is a failure or None.
+            ahead: how many trials are asked for and prepared while one is evaluated.
+            keep_going: asked before each new trial; False ends the search for want of time.
             told: called with each new record.
         """
-        wasted = 0
-        while len(self._known) < self._wanted and keep_going():
-            trial = self._ask() if wasted < MAX_WASTED else self._ask_new()
-            config = self._config(trial)
-            known = self._known.get(_key(config))
-            if known is not None or self.space.rejects(config) is not None:
-                self._tell(trial.number, known)
-                wasted += 1
-                continue
-            wasted = 0
-            record = _record_of(config, evaluate(config))
-            trial.set_user_attr(RECORD, asdict(record))
-            self._known[_key(config)] = record
-            self._tell(trial.number, record)
-            told(record)
+        try:
+            while True:
+                self._sync()
+                if (stop := self.stop()) is not None:
+                    return stop
+                if not keep_going():
+                    return BUDGET
+                room = min(1 + ahead - len(self._begun), self.wanted - len(self._known) - len(self._busy))
+                while room > 0 and self._begin(prepare):
+                    room -= 1
+                if not self._begun:
+                    time.sleep(POLL_S)  # the last points are being tried elsewhere
+                    continue
+                ready = next((each for each in self._begun if each.prepared is None or each.prepared.done()), None)
+                if ready is None:  # not longer than a moment: the budget may end while a compiler hangs
+                    wait([each.prepared for each in self._begun if each.prepared], POLL_S, FIRST_COMPLETED)
+                    continue
+                told(self._finish(ready, evaluate))
+        finally:
+            self._abandon()
 
 
 def _distribution(values: Sequence[int]) -> BaseDistribution:
@@ -176,34 +287,31 @@ def _distribution(values: Sequence[int]) -> BaseDistribution:
     return CategoricalDistribution(range(len(values)))
 
 
-def _load_search(path: Path, space: Space, *, trials: int, seed: int, first: Sequence[Config]) -> Search:
-    journal = JournalFileBackend(str(path), lock_obj=_NoLock())  # type: ignore[arg-type]  # the base class is private
-    study = optuna.create_study(storage=JournalStorage(journal), study_name=path.stem, direction="minimize", load_if_exists=True)
-    study.sampler = TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))  # on resume, other proposals than before
-    return Search(space, study, trials=trials, seed=seed, first=first)
+def _load_search(opened: Opened, name: str, space: Space, plan: Plan) -> Search:
+    study = optuna.create_study(storage=opened.storage, study_name=name, direction="minimize", load_if_exists=True)
+    if SUBJECT not in study.user_attrs:
+        study.set_user_attr(SUBJECT, dict(plan.subject))
+    others = len(study.get_trials(deepcopy=False))  # on resume, and beside other processes, other proposals than theirs
+    study.sampler = make_sampler(plan.sampler or DEFAULT_SAMPLER, plan.seed + others)
+    return Search(space, study, opened.presence, plan)
+
+
+def join_search(opened: Opened, name: str, space: Space, plan: Plan) -> Search:
+    """Join the search of one problem in a shared storage; its name says everything that a time depends on."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return _load_search(opened, name, space, plan)
 
 
 @contextmanager
 def open_search(
-    folder: Path,
-    name: str,
-    space: Space,
-    *,
-    trials: int,
-    seed: int,
-    first: Sequence[Config] = (),
-    fresh: bool = False,
-    warn: Callable[[str], None] = lambda _: None,
+    folder: Path, name: str, space: Space, plan: Plan, *, fresh: bool = False, warn: Callable[[str], None] = lambda _: None
 ) -> Iterator[Search]:
     """Open or resume the search of one problem, alone on its journal file.
 
     Args:
         folder: of the journals.
         name: of the study; everything a time depends on must be in it, since trials of one name are compared.
-        space: the points.
-        trials: how many points should be known in the end.
-        seed: of the sampler.
-        first: points to try first, the default foremost.
+        space: the points. plan: how to go.
         fresh: forget what an earlier run found.
         warn: told, in a line, about a broken journal, which is set aside.
 
@@ -216,9 +324,9 @@ def open_search(
     with locked(path.with_suffix(".lock"), wait=False):
         if fresh:
             path.unlink(missing_ok=True)
-        cut_torn_line(path)
         try:
-            search = _load_search(path, space, trials=trials, seed=seed, first=first)
+            with open_journal(path, alone=True) as opened:
+                _load_search(opened, name, space, plan)
         except OSError:
             raise
         except Exception as error:
@@ -226,5 +334,5 @@ def open_search(
                 raise  # whatever it was, no journal caused it
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warn(f"{path} is broken ({reason}): it was moved to {set_aside(path, 'corrupt')} and the search begun anew")
-            search = _load_search(path, space, trials=trials, seed=seed, first=first)
-        yield search
+        with open_journal(path, alone=True) as opened:
+            yield _load_search(opened, name, space, plan)

@@ -2,103 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sonew import tuned
-from sonew.dispatch import judge_backends, shipped_store_paths
-from sonew.registry import BACKENDS
 from sonew_autotune.device import NoDeviceError
 from sonew_autotune.measure import TARGET_SAMPLE_S
 from sonew_autotune.problems import Case
+from sonew_autotune.search.plan import Plan
 from sonew_autotune.search.results import Record, Report, Result
-from sonew_autotune.search.study import Search, open_search
-from sonew_autotune.settings import Settings
-from sonew_autotune.space import Space, build_space
+from sonew_autotune.search.stopping import BUDGET, Rules, Stop
+from sonew_autotune.search.storage import Opened
+from sonew_autotune.search.study import Prepare, Search, join_search, open_search
+from sonew_autotune.search.targets import Target, find_target, neighbours
+from sonew_autotune.search.together import decide_once
+from sonew_autotune.settings import EVERY_POINT, Settings
 from sonew_autotune.store import winners
 from sonew_autotune.store.evidence import entry_from, judge_comparison
 from sonew_autotune.store.journal import LockedError
+from sonew_autotune.store.merge import ORIGIN
 from sonew_autotune.trials.outcome import Failure
-from sonew_autotune.trials.trial import FINAL_ROUNDS, RUNOFF_ROUNDS, Comparison, FinalRequest, Request, Subject, Timed, TrialRequest
-from sonew_kernels.spec import source_hash
+from sonew_autotune.trials.trial import FINAL_ROUNDS, RUNOFF_ROUNDS, Comparison, FinalRequest, Request, Timed, TrialRequest
 
-PROTOCOL: Final = 1  # of the trials: raise it when their times are no longer comparable with older ones
-TRIAL_SECONDS: Final = 120.0  # a candidate that takes longer to build, check and time is a failure
 GRACE_SECONDS: Final = 4.0  # how far past the budget a trial or the final comparison may reach before it is stopped
 FINALISTS: Final = 3
-NEIGHBOURS: Final = 3
+FINAL_SECONDS: Final = 120.0  # beyond its expected time, before a final comparison counts as hung
+
+Answer = Callable[[Request, float], Any]
 
 
 class OutOfTimeError(Exception):
     """The budget ended inside a trial, which therefore says nothing about its candidate."""
 
 
-Answer = Callable[[Request, float], Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A case with the backend that will step it here, and the key under which its winner is kept."""
+class Machine:
+    """What a run works on.
 
-    subject: Subject
-    key: tuned.Key
-    space: Space
-
-    @property
-    def study_name(self) -> str:
-        """Everything that a trial's time depends on, as a file name."""
-        identity = [PROTOCOL, asdict(self.key), self.subject.case.shapes, self.space.axes, dict(self.subject.default)]
-        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        return f"{self.key.kernel}-band{self.key.band}-{self.key.param_dtype}-{self.subject.case.name}-{digest}"
-
-
-def find_target(case: Case) -> Target:
-    """The tunable backend for a case on this machine.
-
-    Raises:
-        NoDeviceError: none can step it here; the message has every backend's reason.
+    Attributes:
+        answer: answers trial requests within a time, see `worker.Worker`.
+        target: what a case's search rests on here.
+        compiler: begins to compile a target's candidates in the background, None where there is nothing to compile or it would disturb
+            the timing. ahead: how many candidates are compiled while one is timed.
     """
-    verdicts = judge_backends(case.problem, framework="torch")
-    modules = {row.name: row.module for row in BACKENDS if row.framework == "torch"}
-    for verdict in verdicts:
-        module = import_module(modules[verdict.backend])
-        if verdict.reason is None and module.KERNEL:
-            environment = module.environment()
-            space = build_space(module.KERNEL, case.band, threads=int(environment["threads"]))
-            key = tuned.make_key(case.problem, module.KERNEL, environment, source_hash(module.KERNEL))
-            subject = Subject(case=case, backend=verdict.backend, kernel=module.KERNEL, default=space.default)
-            return Target(subject=subject, key=key, space=space)
-    reasons = "; ".join(f"{verdict.backend}: {(verdict.reason or 'has nothing to tune').splitlines()[0][:300]}" for verdict in verdicts)
-    msg = f"nothing can be tuned for {case.title}. {reasons}"
-    raise NoDeviceError(msg)
+
+    answer: Answer
+    target: Callable[[Case], Target] = find_target
+    compiler: Callable[[Target], Prepare] | None = None
+    ahead: int = 0
 
 
-def neighbours(target: Target, path: Path) -> list[dict[str, int]]:
-    """The best of similar problems on this device, nearest first: good points to try early."""
-    stores = [tuned.read_store("user store", path), *(tuned.read_store("shipped store", shipped) for shipped in shipped_store_paths())]
-    verdicts = [
-        tuned.judge(source.name, entry, target.key, None)
-        for source in stores
-        for entry in source.entries
-        if entry.key.kernel == target.key.kernel and entry.config.as_dict() in target.space
-    ]
-    verdicts.sort(key=lambda verdict: (len(verdict.reasons), *verdict.rank))
-    unique = {verdict.entry.config.meta: verdict.entry.config.as_dict() for verdict in verdicts}
-    return list(unique.values())[:NEIGHBOURS]
-
-
-def _enough(entry: tuned.Entry | None, wanted: int) -> bool:
-    """Whether a stored verdict needs no second look: enough trials behind it, taken on a quiet machine."""
-    if entry is None or entry.evidence.get("noisy", True):
-        return False
-    trials = entry.evidence.get("trials")
-    return isinstance(trials, int) and trials >= wanted
+def _enough(entry: tuned.Entry | None, wanted: int, patience: int | None) -> bool:
+    """Whether a stored verdict needs no second look: taken on a quiet machine, after enough trials or a search that had found its end."""
+    if entry is None or entry.evidence.get("noisy", True) or ORIGIN in entry.evidence:
+        return False  # what was measured elsewhere, on a device of this kind, is used, and measured here when asked for
+    evidence = entry.evidence
+    trials = evidence.get("trials")
+    ended = evidence.get("stopped") in ("every point", "roof")
+    stalled = evidence.get("stopped") == "stalled" and patience is not None and evidence.get("patience", 0) >= patience
+    return ended or stalled or (isinstance(trials, int) and trials >= wanted)
 
 
 def final_seconds(default_ms: float) -> float:
@@ -113,18 +79,31 @@ class Run:
     Args:
         settings: what may be spent.
         store_path: the user's store. studies: folder of the journals.
-        answer: answers trial requests within a time, see `worker.Worker`.
+        machine: what the trials run on.
         report: told how it goes.
         started: `time.monotonic()` from which the budget counts.
+        shared: a storage that other processes search in, too, instead of a journal of this process alone.
     """
 
-    def __init__(self, settings: Settings, *, store_path: Path, studies: Path, answer: Answer, report: Report, started: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store_path: Path,
+        studies: Path,
+        machine: Machine,
+        report: Report,
+        started: float,
+        shared: Opened | None = None,
+    ) -> None:
         self.settings = settings
         self.store_path = store_path
         self.studies = studies
-        self.answer = answer
+        self.machine = machine
         self.report = report
         self.deadline = started + settings.budget_s
+        self.shared = shared
+        self.searched: list[tuple[Target, list[Record]]] = []
 
     def tune(self, cases: Sequence[Case]) -> list[Result]:
         """Tune every case; the budget left is shared among the cases left."""
@@ -141,38 +120,63 @@ class Run:
 
     def _tune_case(self, case: Case, deadline: float) -> Result:
         try:
-            target = find_target(case)
+            target = self.machine.target(case)
         except NoDeviceError as error:
             return Result(case=case, status="unfinished", note=str(error))
-        wanted = min(self.settings.trials, len(target.space.points()))
+        points = len(target.space.points())
+        wanted = points if self.settings.sampler == EVERY_POINT else min(self.settings.trials, points)
         stored = None if self.settings.fresh else winners.find(self.store_path, target.key)
-        if stored is not None and _enough(stored, wanted):
+        if stored is not None and _enough(stored, wanted, self.settings.patience):
             return Result(case=case, status="reused", entry=stored, note=f"tuned on {stored.evidence.get('date', 'an unknown date')}")
-        first = [target.space.default, *neighbours(target, self.store_path)]
-        with open_search(
-            self.studies,
-            target.study_name,
-            target.space,
-            trials=wanted,
-            seed=self.settings.seed,
-            first=first,
-            fresh=self.settings.fresh,
-            warn=self.report.warn,
-        ) as search:
-            self.report.begin(case, wanted, search.resumed)
-            return self._search_case(target, search, deadline)
+        with self._searching(target) as search:
+            self.report.begin(case, search.wanted, search.resumed, search.method)
+            try:
+                return self._search_case(target, search, deadline)
+            finally:
+                self.searched.append((target, search.records))
+
+    @contextmanager
+    def _searching(self, target: Target) -> Iterator[Search]:
+        settings, case = self.settings, target.subject.case
+        plan = Plan(
+            trials=settings.trials,
+            seed=settings.seed,
+            sampler=settings.sampler,
+            rules=Rules(patience=settings.patience, bytes_moved=case.bytes_moved),
+            first=[target.space.default, *neighbours(target, self.store_path)],
+            subject=target.as_json(),
+            roof=lambda own, copy: case.roof_share(own.median_ms, copy.median_ms),
+        )
+        if self.shared is not None:
+            yield join_search(self.shared, target.study_name, target.space, plan)
+            return
+        with open_search(self.studies, target.study_name, target.space, plan, fresh=settings.fresh, warn=self.report.warn) as search:
+            yield search
+
+    def _evaluate(self, target: Target, search: Search, config: dict[str, int]) -> Timed | Failure:
+        outcome: Timed | Failure
+        best = next((record.config for record in search.ranked), None)
+        incumbent = best if best not in (None, dict(target.subject.default)) else None
+        request = TrialRequest(
+            subject=target.subject, config=config, rounds=self.settings.rounds, seed=self.settings.seed, incumbent=incumbent
+        )
+        allowed, outcome = self._answer(request, self.settings.trial_s, GRACE_SECONDS)
+        if isinstance(outcome, Failure) and outcome.kind == "timeout" and allowed < self.settings.trial_s:
+            raise OutOfTimeError
+        return outcome
+
+    def _answer(self, request: Request, seconds: float, grace: float) -> tuple[float, Any]:
+        """(seconds that were allowed, outcome). After a death there is a second chance: it may not have been the candidate's doing."""
+        for _ in range(2):
+            allowed = max(min(seconds, self.deadline + grace - time.monotonic()), 0.0)
+            outcome = self.machine.answer(request, allowed)
+            if not (isinstance(outcome, Failure) and outcome.kind == "crash"):
+                break
+        return allowed, outcome
 
     def _search_case(self, target: Target, search: Search, deadline: float) -> Result:
-        case = target.subject.case
-        note = f"resumed with {search.resumed} finished trials" if search.resumed else ""
-
-        def evaluate(config: dict[str, int]) -> Timed | Failure:
-            request = TrialRequest(subject=target.subject, config=config, rounds=self.settings.rounds, seed=self.settings.seed)
-            allowed = min(TRIAL_SECONDS, self.deadline + GRACE_SECONDS - time.monotonic())
-            outcome: Timed | Failure = self.answer(request, max(allowed, 0.0))
-            if isinstance(outcome, Failure) and outcome.kind == "timeout" and allowed < TRIAL_SECONDS:
-                raise OutOfTimeError
-            return outcome
+        case, default = target.subject.case, dict(target.subject.default)
+        resumed = f"resumed with {search.resumed} finished trials" if search.resumed else ""
 
         def keep_going() -> bool:
             timed = search.ranked
@@ -181,17 +185,50 @@ class Run:
             return time.monotonic() + final_seconds(timed[0].default_ms or 0.0) < deadline
 
         try:
-            search.run(evaluate, keep_going=keep_going, told=lambda record: self.report.trial(case, record))
+            stop = search.run(
+                lambda config: self._evaluate(target, search, config),
+                prepare=self.machine.compiler(target) if self.machine.compiler is not None else None,
+                ahead=self.machine.ahead,
+                keep_going=keep_going,
+                told=lambda record: self.report.trial(case, record),
+            )
         except OutOfTimeError:
             return Result(case=case, status="unfinished", note="the budget ended inside a trial; run again to go on")
         failures = tuple(record for record in search.records if record.failure is not None)
-        broken = next((record for record in failures if record.config == dict(target.subject.default)), None)
+        broken = next((record for record in failures if record.config == default), None)
         if broken is not None and broken.failure is not None:
             note = f"the default configuration fails ({broken.failure.kind}): {broken.failure.message}"
             return Result(case=case, status="failed", note=note, failures=failures)
         if not search.ranked:
             return Result(case=case, status="unfinished", note="the budget ended before the first trial; pass a larger --budget")
-        return self._decide(target, search, failures, note)
+        note = "; ".join(filter(None, (resumed, _ended(stop, search))))
+        if self.shared is None:
+            return self._decide(target, search, failures, note)
+        return self._decide_once(self.shared, target, search, failures, note)
+
+    def _decide_once(self, shared: Opened, target: Target, search: Search, failures: tuple[Record, ...], note: str) -> Result:
+        """The decision of one of the processes that searched together, kept in this one's store as well."""
+        made: list[Result] = []
+        known = len(search.records)
+
+        def decide() -> tuned.Entry | None:
+            made.append(self._decide(target, search, failures, note))
+            return made[0].entry
+
+        entry, own = decide_once(
+            shared,
+            target.study_name,
+            decide=decide,
+            enough=lambda entry: _enough(entry, known, self.settings.patience),
+            keep_going=lambda: time.monotonic() < self.deadline,
+        )
+        if own:
+            return made[0]
+        case = target.subject.case
+        if entry is None:
+            return Result(case=case, status="unfinished", note="another worker is at the final comparison", failures=failures)
+        winners.save(self.store_path, entry, warn=self.report.warn)
+        return Result(case=case, status="reused", entry=entry, note="decided by another worker", failures=failures)
 
     def _decide(self, target: Target, search: Search, failures: tuple[Record, ...], note: str) -> Result:
         case, default = target.subject.case, dict(target.subject.default)
@@ -199,8 +236,8 @@ class Run:
         faster = [record.config for record in ranked if record.ratio is not None and record.ratio.median < 1 and record.config != default]
         seconds = final_seconds(ranked[0].default_ms or 0.0)
         request = FinalRequest(subject=target.subject, finalists=faster[:FINALISTS] or [default], seed=self.settings.seed, seconds=seconds)
-        left = self.deadline + 2 * GRACE_SECONDS - time.monotonic()
-        outcome: Comparison | Failure = self.answer(request, max(min(TRIAL_SECONDS + seconds, left), 0.0))
+        outcome: Comparison | Failure
+        _, outcome = self._answer(request, FINAL_SECONDS + seconds, 2 * GRACE_SECONDS)
         if isinstance(outcome, Failure):
             if outcome.kind == "timeout":
                 ended = "the budget ended inside the final comparison; run again to go on"
@@ -212,6 +249,14 @@ class Run:
             earlier = winners.find(self.store_path, target.key)
             if earlier is not None and not earlier.evidence.get("noisy", True):
                 return Result(case=case, status="reused", entry=earlier, note=note, failures=failures)
-        entry = entry_from(target.key, target.subject, outcome, verdict, search.tried, seed=self.settings.seed)
+        settings = self.settings
+        entry = entry_from(target.key, target.subject, outcome, verdict, search.tried, seed=settings.seed, patience=settings.patience)
         winners.save(self.store_path, entry, warn=self.report.warn)
         return Result(case=case, status=verdict.status, entry=entry, note=note, failures=failures)
+
+
+def _ended(stop: Stop, search: Search) -> str:
+    """What a result's note says of the search's end: nothing where it did what was asked for."""
+    if stop == BUDGET:
+        return f"the budget ended after {len(search.records)} of {search.wanted} trials"
+    return stop.why if stop.kind in ("roof", "stalled") else ""

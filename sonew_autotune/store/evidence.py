@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import sonew
 from sonew.config import LaunchConfig
 from sonew.tuned import Entry, Key
-from sonew_autotune.measure import Ratio, Samples, paired_ratio, roof_share
-from sonew_autotune.problems import Case
+from sonew_autotune.measure import Ratio, Samples, paired_ratio
 from sonew_autotune.search.results import Tried
 from sonew_autotune.trials.trial import ADAMW, BEST, COPY, DEFAULT, Comparison, Subject
-from sonew_kernels.spec import STORAGE_BYTES
 
 PACKAGES: Final = ("torch", "triton", "optuna", "numpy")
+DRIVERS: Final = ("nvidia", "amdgpu")
 NOISY_SPREAD: Final = 0.5  # of the median: beyond it other work decides the times, and what wins today loses tomorrow
-COPY_BYTES_PER_VALUE: Final = 2  # read and written
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,12 @@ def judge_comparison(subject: Subject, comparison: Comparison) -> Verdict:
     return Verdict("default kept", dict(subject.default), ratio, noisy)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a time or a compiled kernel depends on."""
+def versions(root: Path = Path("/")) -> dict[str, str]:
+    """Versions of what a time or a compiled kernel depends on; of a GPU's driver as its module says."""
     found = {"python": platform.python_version(), "sonew": sonew.__version__}
+    for module in DRIVERS:
+        with contextlib.suppress(OSError):
+            found[f"{module} driver"] = (root / "sys/module" / module / "version").read_text(encoding="utf-8").strip()[:40]
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -63,12 +66,9 @@ def _samples(samples: Samples) -> dict[str, Any]:
     return {**shown, "times_ms": list(samples.times_ms), "repetitions": samples.repetitions}
 
 
-def _roof(case: Case, winner: Samples, copy: Samples) -> float:
-    copy_bytes = COPY_BYTES_PER_VALUE * STORAGE_BYTES[case.param_dtype] * case.elements
-    return roof_share(bytes_moved=case.bytes_moved, time_ms=winner.median_ms, copy_bytes=copy_bytes, copy_ms=copy.median_ms)
-
-
-def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verdict, tried: Tried, *, seed: int) -> Entry:
+def entry_from(
+    key: Key, subject: Subject, comparison: Comparison, verdict: Verdict, tried: Tried, *, seed: int, patience: int | None
+) -> Entry:
     """The entry to store: the winning configuration with everything needed to judge it later.
 
     Evidence: `samples` of default, best challenger, AdamW and copy from the same rounds; `ratio_*` of the *winner's* time to
@@ -92,13 +92,16 @@ def entry_from(key: Key, subject: Subject, comparison: Comparison, verdict: Verd
         "ratio_to_default": asdict(verdict.ratio if verdict.status == "tuned" else Ratio(1.0, 1.0, 1.0)),
         "ratio_to_adamw": asdict(paired_ratio(winner, samples[ADAMW])),
         "ratio_to_copy": asdict(paired_ratio(winner, samples[COPY])),
-        "roof_share": _roof(case, winner, samples[COPY]),
+        "roof_share": case.roof_share(winner.median_ms, samples[COPY].median_ms),
         "bytes_moved": case.bytes_moved,
         "peak_bytes": comparison.peak_bytes[name],
         "trials": len(tried.records),
         "failed_trials": len(failed),
         "space": len(tried.space.points()),
-        "search": "exhaustive" if tried.exhaustive else "tpe",
+        "search": tried.method,
+        "stopped": tried.stopped,
+        "stopped_because": tried.why,
+        "patience": patience or 0,
         "seed": seed,
         "versions": versions(),
         "date": now(),

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-from sonew.errors import InvalidConfigError
+from sonew.errors import InvalidConfigError, SonewError
+
+FIXES: Final[Mapping[int, str]] = {
+    errno.ENOSPC: "Free space on that disk",
+    errno.EDQUOT: "Free some of your disk quota",
+    errno.EROFS: "Mount that disk writable",
+}
+
+
+class WriteError(SonewError, OSError):
+    """A file could not be written; what was there before is there still."""
+
+
+@contextmanager
+def writing(subject: str, *, otherwise: str) -> Iterator[None]:
+    """Around the writing of a file: what the system refuses becomes one clear error.
+
+    Args:
+        subject: what is written, for the message. otherwise: how to choose another place, "pass --store FILE".
+
+    Raises:
+        WriteError: in place of an OSError that is not already one of ours.
+    """
+    try:
+        yield
+    except SonewError:
+        raise
+    except OSError as error:
+        fix = FIXES.get(error.errno or 0, "Make the place writable")
+        msg = f"{subject} cannot be written ({error}). Nothing was lost. {fix}, or {otherwise}."
+        raise WriteError(msg) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a new name in a folder to the disk; where the file system cannot, the file is in place all the same."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -33,6 +77,15 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(real)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(real.parent)
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of this file left when they were killed. Only for whoever holds the lock that all its writers take."""
+    names = [entry.name for entry in os.scandir(path.parent)]
+    for name in names:
+        if name.startswith(f".{path.name}.") and name.endswith(".tmp"):
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def set_aside(path: Path, label: str) -> Path:

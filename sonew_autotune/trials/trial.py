@@ -5,26 +5,44 @@ Requests and outcomes are plain values, so that they can travel to a worker proc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import torch
 
 from sonew.backends.native_build import NativeBuildError
 from sonew.dispatch import step
-from sonew_autotune.measure import REPORTED_ROUNDS, TARGET_SAMPLE_S, Ratio, Samples, Work, copy_roof, fused_adamw, interleave, paired_ratio
-from sonew_autotune.memory import peak_bytes
+from sonew_autotune.device import cache_bytes
+from sonew_autotune.measure import (
+    REPORTED_ROUNDS,
+    TARGET_SAMPLE_S,
+    Ratio,
+    Samples,
+    Work,
+    copies_beyond_cache,
+    copy_roof,
+    fused_adamw,
+    interleave,
+    paired_ratio,
+    rotate,
+)
+from sonew_autotune.memory import held_bytes, peak_bytes
 from sonew_autotune.problems import Bench, Case, build_bench, build_group, tensors_of
 from sonew_autotune.trials.check import WrongResultError, check_config
 from sonew_autotune.trials.outcome import Failure
 
-HOPELESS: Final = 1.25  # a candidate this much slower in each of its first rounds is timed no further
+HOPELESS: Final = 1.25  # a candidate this much slower than the best so far in each of its first rounds is timed no further
 HOPELESS_ROUNDS: Final = 2
+PRUNE_P: Final = 0.1  # of the paired signed-rank test for "slower than the best so far"
+PRUNE_ROUNDS: Final = 4  # with fewer pairs the test cannot reach PRUNE_P
 RUNOFF_ROUNDS: Final = 5
 FINAL_ROUNDS: Final = 9
-CANDIDATE, DEFAULT, BEST, ADAMW, COPY = "candidate", "default", "best", "adamw", "copy"
+MOST_COPIED_BYTES: Final = 2**29  # of all the copies of a small problem together
+CANDIDATE, INCUMBENT, DEFAULT, BEST, ADAMW, COPY = "candidate", "incumbent", "default", "best", "adamw", "copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +57,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRequest:
-    """Check one configuration, then time it against the default over so many rounds."""
+    """Check one configuration, then time it against the default, the best so far and a copy over so many rounds.
+
+    Attributes:
+        incumbent: the best so far; None where it is the default, or where there is none.
+    """
 
     subject: Subject
     config: Mapping[str, int]
     rounds: int
     seed: int
+    incumbent: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +87,17 @@ class FinalRequest:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A checked candidate's time, and its ratio to the default's in the same rounds."""
+    """A checked candidate's time, and its ratio to the default's in the same rounds.
+
+    Attributes:
+        copy: of as many elements, in the same rounds. pruned: it lost to the best so far before its last round.
+    """
 
     ratio: Ratio
     candidate: Samples
     default: Samples
+    copy: Samples
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +111,7 @@ class Comparison:
 
 Request: TypeAlias = TrialRequest | FinalRequest
 Outcome: TypeAlias = Timed | Comparison | Failure
+ILLEGAL: Final = ("illegal memory access", "misaligned address", "device-side assert", "unspecified launch failure", "illegal instruction")
 
 
 def classify(error: BaseException) -> Failure:
@@ -89,20 +119,38 @@ def classify(error: BaseException) -> Failure:
     message = f"{type(error).__name__}: {error}".strip()[:2000]
     if isinstance(error, WrongResultError):
         return Failure("wrong", message)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+        return Failure("memory", message)
+    if any(sign in message for sign in ILLEGAL):
+        return Failure("illegal access", message)
     compile_error = isinstance(error, NativeBuildError) or type(error).__module__.startswith("triton.")
     return Failure("compile" if compile_error else "error", message)
 
 
-def _hopeless(times: Mapping[str, Sequence[float]]) -> bool:
-    pairs = list(zip(times[CANDIDATE], times[DEFAULT], strict=True))
-    return len(pairs) == HOPELESS_ROUNDS and all(candidate > HOPELESS * default for candidate, default in pairs)
+def lost(times: Mapping[str, Sequence[float]]) -> bool:
+    """Whether a candidate need not be timed further: far slower in each of its first rounds, or slower by the paired test.
+
+    The test is Wilcoxon's signed-rank test, one-sided, over the rounds that the candidate shares with the best so far: other than a
+    pruner that looks at two trials' numbers, it sees both under the same drift of the machine.
+    """
+    reference = times.get(INCUMBENT, times[DEFAULT])
+    pairs = list(zip(times[CANDIDATE], reference, strict=True))
+    if len(pairs) == HOPELESS_ROUNDS:
+        return all(candidate > HOPELESS * best for candidate, best in pairs)
+    if len(pairs) < PRUNE_ROUNDS:
+        return False
+    from scipy.stats import wilcoxon  # noqa: PLC0415  # a second to load, and needed only where there are many rounds
+
+    differences = [math.log(candidate / best) for candidate, best in pairs]
+    return any(differences) and float(wilcoxon(differences, alternative="greater").pvalue) <= PRUNE_P
 
 
 class Evaluator:
     """Answers requests, keeping the tensors of the case at hand between them."""
 
     def __init__(self) -> None:
-        self._bench: Bench | None = None
+        self._benches: tuple[Bench, ...] = ()
+        self._copies: Work | None = None
 
     def answer(self, request: Request) -> Outcome:
         """The request's outcome; a failing candidate is an outcome, too."""
@@ -111,28 +159,46 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001  # whatever a candidate raises is recorded, not raised
             return classify(error)
 
-    def _tensors(self, case: Case) -> Bench:
-        if self._bench is None or self._bench.case != case:
-            self._bench = None  # freed before the next case is allocated
-            self._bench = build_bench(case)
-        return self._bench
+    def _tensors(self, case: Case) -> tuple[Bench, ...]:
+        """The case's tensors, in as many copies as the caches make necessary."""
+        if not self._benches or self._benches[0].case != case:
+            self._benches, self._copies = (), None  # freed before the next case is allocated
+            first = build_bench(case)
+            held = held_bytes(*tensors_of(first))
+            copies = min(copies_beyond_cache(held, cache_bytes(case.device)), max(1, MOST_COPIED_BYTES // max(held, 1)))
+            self._benches = (first, *(build_bench(case, seed=number) for number in range(1, copies)))
+        return self._benches
 
     def _work(self, subject: Subject, config: Mapping[str, int], direction: torch.Tensor | None = None) -> tuple[Work, Any]:
-        group = build_group(self._tensors(subject.case), subject.backend, subject.kernel, config, direction=direction)
-        return (lambda: step(group)), group
+        """A step under a configuration, over every copy in its turn, and the group of the first copy."""
+        first, *others = self._tensors(subject.case)
+        group: Any = build_group(first, subject.backend, subject.kernel, config, direction=direction)
+        shared = group.table.direction
+        groups = [group, *(build_group(bench, subject.backend, subject.kernel, config, direction=shared) for bench in others)]
+        return rotate([partial(step, each) for each in groups]), group
+
+    def _copy(self, case: Case) -> Work:
+        copies = self._tensors(case)
+        if self._copies is None:
+            dtype = getattr(torch, case.param_dtype)
+            self._copies = rotate([copy_roof(case.elements, dtype=dtype, device=case.device) for _ in copies])
+        return self._copies
 
     def _trial(self, request: TrialRequest) -> Timed:
-        subject, device = request.subject, request.subject.case.device
-        check_config(subject.case, subject.backend, subject.kernel, request.config)
+        subject, case = request.subject, request.subject.case
+        check_config(case, subject.backend, subject.kernel, request.config)
         candidate, group = self._work(subject, request.config)
-        work: dict[str, Work] = {CANDIDATE: candidate}
+        work: dict[str, Work] = {CANDIDATE: candidate, COPY: self._copy(case)}
         if request.config != subject.default:
             work[DEFAULT], _ = self._work(subject, subject.default, group.table.direction)
-        stop: Callable[[Mapping[str, Sequence[float]]], bool] | None = _hopeless if DEFAULT in work else None
+        if request.incumbent is not None and request.incumbent not in (request.config, subject.default):
+            work[INCUMBENT], _ = self._work(subject, request.incumbent, group.table.direction)
+        stop = lost if DEFAULT in work else None
         seconds = TARGET_SAMPLE_S / 2
-        samples = interleave(work, rounds=request.rounds, device=device, target_sample_s=seconds, seed=request.seed, stop=stop)
-        default = samples.get(DEFAULT, samples[CANDIDATE])
-        return Timed(paired_ratio(samples[CANDIDATE], default, seed=request.seed), samples[CANDIDATE], default)
+        samples = interleave(work, rounds=request.rounds, device=case.device, target_sample_s=seconds, seed=request.seed, stop=stop)
+        own, default = samples[CANDIDATE], samples.get(DEFAULT, samples[CANDIDATE])
+        pruned = len(own.times_ms) < request.rounds
+        return Timed(paired_ratio(own, default, seed=request.seed), own, default, samples[COPY], pruned)
 
     def _runoff(self, request: FinalRequest) -> Mapping[str, int]:
         if len(request.finalists) == 1:
@@ -149,17 +215,20 @@ class Evaluator:
         chosen = self._runoff(request)
         best, best_group = self._work(subject, chosen)
         default, default_group = self._work(subject, subject.default, best_group.table.direction)
+        dtype, copies = getattr(torch, case.param_dtype), self._tensors(case)
         work: dict[str, Work] = {
             DEFAULT: default,
             BEST: best,
-            ADAMW: fused_adamw(case.shapes, dtype=getattr(torch, case.param_dtype), device=case.device),
-            COPY: copy_roof(case.elements, dtype=getattr(torch, case.param_dtype), device=case.device),
+            ADAMW: rotate([fused_adamw(case.shapes, dtype=dtype, device=case.device) for _ in copies]),
+            COPY: self._copy(case),
         }
         rounds = FINAL_ROUNDS if time.monotonic() < deadline else REPORTED_ROUNDS
         samples = interleave(work, rounds=rounds, device=case.device, seed=request.seed + 1)
-        held = tensors_of(self._tensors(case))
-        peaks = {BEST: peak_bytes(best, best_group, *held, device=case.device)}
-        peaks[DEFAULT] = peak_bytes(default, default_group, *held, device=case.device)
+        held = tensors_of(copies[0])
+        peaks = {
+            name: peak_bytes(partial(step, group), group, *held, device=case.device)
+            for name, group in ((BEST, best_group), (DEFAULT, default_group))
+        }
         return Comparison(dict(chosen), samples, peaks)
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from sonew_autotune.trials.outcome import Failure
+from sonew_autotune.trials.outcome import TAINTING, Failure
 
 Answer = Callable[[Any], Any]
 
@@ -57,7 +57,7 @@ class Worker:
         return ours
 
     def answer(self, request: object, timeout_s: float) -> Any:  # noqa: ANN401  # whatever `make_answer` promises, or a Failure
-        """The worker's outcome, or a failure of kind timeout or error where there is none.
+        """The worker's outcome, or a failure of kind timeout or crash where there is none.
 
         Args:
             request: picklable.
@@ -70,12 +70,12 @@ class Worker:
                 connection.send(request)
                 if connection.poll(_left(deadline)):
                     outcome = connection.recv()
-                    if isinstance(outcome, Failure) and outcome.kind == "error":
+                    if isinstance(outcome, Failure) and outcome.kind in TAINTING:
                         self.close()  # an illegal access leaves a GPU context that fails every later candidate
                     return outcome
         except (EOFError, OSError):
             status = self._exit_status()
-            return Failure("error", f"the worker process died ({status})")
+            return Failure("crash", f"the worker process died ({status})")
         self.close()
         return Failure("timeout", f"no result after {timeout_s:.0f} s, the worker was stopped")
 

@@ -12,7 +12,8 @@ from sonew_autotune.trials.trial import Comparison, FinalRequest, Request, Timed
 def timed(ratio: float, default_ms: float = 2.0) -> Timed:
     """A trial in which every round had this ratio."""
     rounds = (default_ms, default_ms * 1.1, default_ms * 0.9)
-    return Timed(Ratio(ratio, ratio, ratio), Samples(tuple(ratio * time for time in rounds)), Samples(rounds))
+    copy = Samples(tuple(0.05 * time for time in rounds))
+    return Timed(Ratio(ratio, ratio, ratio), Samples(tuple(ratio * time for time in rounds)), Samples(rounds), copy)
 
 
 class FakeMachine:

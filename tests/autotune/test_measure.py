@@ -12,7 +12,19 @@ import pytest
 import torch
 
 from sonew.errors import InvalidConfigError
-from sonew_autotune.measure import Ratio, Samples, Work, copy_roof, fused_adamw, interleave, paired_ratio, roof_share
+from sonew_autotune.measure import (
+    WARM_S,
+    Ratio,
+    Samples,
+    Work,
+    copies_beyond_cache,
+    copy_roof,
+    fused_adamw,
+    interleave,
+    paired_ratio,
+    roof_share,
+    rotate,
+)
 
 
 class FakeClock:
@@ -126,3 +138,24 @@ def test_baselines_do_their_work() -> None:
 def test_the_cpu_clock_takes_real_time() -> None:
     samples = interleave({"sleep": lambda: time.sleep(0.002)}, rounds=2, target_sample_s=0.004)
     assert min(samples["sleep"].times_ms) >= 2.0
+
+
+def test_copies_take_turns() -> None:
+    called: list[str] = []
+    turning = rotate([partial(called.append, name) for name in "abc"])
+    for _ in range(5):
+        turning()
+    assert called == ["a", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("held", "cache", "copies"), [(2**20, 2**25, 64), (2**21, 2**25, 32), (3 * 2**20, 2**25, 22), (2**27, 2**25, 1), (0, 2**25, 64)]
+)
+def test_copies_leave_the_cache_behind(held: int, cache: int, copies: int) -> None:
+    assert copies_beyond_cache(held, cache) == copies
+
+
+def test_the_device_is_warm_before_the_first_sample() -> None:
+    calls: list[float] = []
+    interleave({"a": lambda: calls.append(time.perf_counter())}, rounds=1, target_sample_s=1e-6)
+    assert calls[-1] - calls[0] >= WARM_S["cpu"] * 0.5

@@ -68,29 +68,22 @@ LAYERS: Final = (
     Layer(
         name="autotune",
         prefixes=("sonew_autotune",),
-        below=(*_ALL_BELOW, "study", "tuning run"),
-        third_party=("numpy", "rich", "torch", "triton", "typer"),
+        below=(*_ALL_BELOW, "search"),
+        third_party=("numpy", "plotly", "rich", "scipy", "torch", "triton", "typer"),
         frameworks=2,
     ),
     Layer(
-        name="tuning run",
-        prefixes=("sonew_autotune.search.tuner",),
-        below=(*_ALL_BELOW, "autotune", "study"),
-        frameworks=2,
-        optuna=True,
-    ),
-    Layer(
-        name="study",
-        prefixes=("sonew_autotune.search.study",),
+        name="search",
+        prefixes=("sonew_autotune.api", "sonew_autotune.report", "sonew_autotune.search"),
         below=(*_ALL_BELOW, "autotune"),
-        third_party=("optuna",),
+        third_party=("optuna", "plotly", "sqlalchemy"),
         frameworks=2,
         optuna=True,
     ),
     Layer(
         name="perf",
         prefixes=("sonew_perf",),
-        below=(*_ALL_BELOW, "autotune"),
+        below=(*_ALL_BELOW, "autotune", "search"),
         third_party=("jax", "numpy", "optax", "rich", "torch", "triton", "typer"),
         frameworks=2,
     ),
@@ -140,10 +133,15 @@ def _targets(node: ast.AST, module: str, *, is_package: bool) -> list[str]:
 
 
 def _walk(node: ast.AST, *, deferred: bool = False) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node below, with whether it stands inside a function."""
+    """Every node below, with whether it is met only when a function runs, or by a type checker."""
     for child in ast.iter_child_nodes(node):
         yield child, deferred
-        yield from _walk(child, deferred=deferred or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+        later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _for_types_only(child)
+        yield from _walk(child, deferred=deferred or later)
+
+
+def _for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 @cache  # the planted trees of the tests differ in one file each

@@ -17,10 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sonew import paths
+from sonew_autotune import api
 from sonew_autotune.cli import app
-from sonew_autotune.commands import compiling as static_commands
 from sonew_autotune.commands import inspection
-from sonew_autotune.commands import tuning as commands
 from sonew_autotune.device import Device, NoDeviceError
 from sonew_autotune.store import evidence as evidence_module
 from sonew_autotune.trials.trial import Request, TrialRequest
@@ -67,7 +66,7 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     class Fake(FakeWorker):
         pass
 
-    monkeypatch.setattr(commands, "Worker", Fake)
+    monkeypatch.setattr(api, "Worker", Fake)
     return Fake
 
 
@@ -190,7 +189,7 @@ def test_a_corrupt_store_is_a_visible_miss_and_never_lost(fake_worker: type[Fake
 def test_a_gpu_that_cannot_be_used_is_said_loudly(fake_worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
     assert fake_worker.interrupt_after > 0
     seen = Device(type="cpu", warning="A GPU is present but cannot be used: update")
-    monkeypatch.setattr(commands, "find_device", lambda _: seen)
+    monkeypatch.setattr(api, "find_device", lambda _: seen)
     code, out, err = invoke("run", *SMALL, "--band", "1", "--json")
     assert (code, len(entries(out))) == (0, 1)
     assert "warning: A GPU is present but cannot be used: update" in err
@@ -210,13 +209,6 @@ def test_a_gpu_that_cannot_be_used_is_said_loudly(fake_worker: type[FakeWorker],
             2,
             "target='cuda:999' cannot be used: the compiler died (signal 6). Use for example one of ['cuda:80',",
         ),
-        (("compile", "--target", "cuda:10"), 2, "target='cuda:10' cannot be used: CompileError: the update kernel does not compile"),
-        (("compile", "--target", "hip:gfx9999"), 2, "target='hip:gfx9999' cannot be used: CompileError:"),
-        (("compile", "--target", "hip:gfxnope"), 2, "target='hip:gfxnope' is not of the form"),
-        (("compile", "--band", "99"), 2, "band=99 is not one of [0, 1, 2, 3, 4, 5, 6, 7, 8, 16]. Pass for example --band 1."),
-        (("compile", "--target", "cuda:90", "--stage", "amdgcn"), 2, "stage='amdgcn' is not one of"),
-        (("compile", "--config", "blocks=3"), 2, "config='blocks=3' is not name=integer"),
-        (("compile", "--config", "block=7"), 2, "block=7 is not one of"),
         (("run", "--no-such-option"), 2, "No such option"),
     ],
 )
@@ -254,36 +246,13 @@ def test_no_device_is_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
         msg = "device='cuda' cannot be used"
         raise NoDeviceError(msg)
 
-    monkeypatch.setattr(commands, "find_device", none)
+    monkeypatch.setattr(api, "find_device", none)
     code, _, err = invoke("run", "--device", "cuda")
     assert (code, err) == (3, "error: device='cuda' cannot be used\n")
 
 
-@pytest.mark.parametrize(("stage", "needle"), [("ptx", ".visible .entry"), ("sass", "STG")])
-def test_compile_prints_a_stage_and_the_resources(stage: str, needle: str) -> None:
-    code, out, _ = invoke("compile", "--band", "1", "--target", "cuda:90", "--stage", stage, "--kernel", "update")
-    assert code == 0
-    assert needle in out
-    assert all(heading in out for heading in static_commands.RESOURCE_HEADINGS)
-
-
-@pytest.mark.parametrize(
-    ("entry", "kernels"),
-    [("table", ["prologue", "direction", "norms", "update"]), ("direct", ["prologue", "direction", "roots"])],
-)
-def test_compile_json_has_resources_of_every_kernel(entry: str, kernels: list[str]) -> None:
-    code, out, _ = invoke("compile", "--band", "1", "--target", "hip:gfx942", "--entry", entry, "--json")
-    assert code == 0
-    compiled = entries(out)
-    assert [kernel["kernel"] for kernel in compiled] == kernels
-    for kernel in compiled:
-        assert kernel["resources"]["registers"] > 0
-        assert kernel["resources"]["load_widths"]
-        assert kernel["config"]["block"] == 1024
-
-
 def test_help_teaches() -> None:
-    for command in ("run", "show", "explain", "compile"):
+    for command in ("run", "show", "explain", "compile", "warm"):
         code, out, _ = invoke(command, "--help")
         assert code == 0
         assert f"sonew-autotune {command}" in out

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sonew_autotune.search.plan import Plan
 from sonew_autotune.search.study import Search, open_search
 from sonew_autotune.space import build_space
 from sonew_autotune.store.journal import LockedError
@@ -52,7 +53,7 @@ def test_the_default_and_the_neighbours_come_first(tmp_path: Path) -> None:
     objective = Objective()
     neighbour = {**SPACE.default, "block": 256}
     outside = {**SPACE.default, "threads": 64}
-    with open_search(tmp_path, "s", SPACE, trials=5, seed=0, first=[SPACE.default, neighbour, outside, neighbour]) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=5, seed=0, first=[SPACE.default, neighbour, outside, neighbour])) as search:
         search.run(objective)
     assert objective.asked[:2] == [SPACE.default, neighbour]
     assert len(objective.asked) == _distinct(objective.asked) == 5
@@ -61,7 +62,7 @@ def test_the_default_and_the_neighbours_come_first(tmp_path: Path) -> None:
 
 def test_the_model_finds_the_valley_in_a_fraction_of_the_space(tmp_path: Path) -> None:
     objective = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=len(SPACE.points()) // 2, seed=1, first=[SPACE.default]) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=len(SPACE.points()) // 2, seed=1, first=[SPACE.default])) as search:
         assert not search.exhaustive
         search.run(objective)
         best = search.ranked[0]
@@ -73,7 +74,7 @@ def test_the_model_finds_the_valley_in_a_fraction_of_the_space(tmp_path: Path) -
 def test_a_small_space_is_tried_whole(tmp_path: Path) -> None:
     objective = Objective(failing_block=2048)
     told: list[object] = []
-    with open_search(tmp_path, "s", SPACE, trials=10**6, seed=0, first=[SPACE.default]) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=10**6, seed=0, first=[SPACE.default])) as search:
         assert search.exhaustive
         search.run(objective, told=told.append)
         failed = [record for record in search.records if record.failure is not None]
@@ -89,10 +90,10 @@ def test_a_small_space_is_tried_whole(tmp_path: Path) -> None:
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
     first = Objective(raise_after=3, failing_block=SPACE.default["block"])
-    with pytest.raises(KeyboardInterrupt), open_search(tmp_path, "s", SPACE, trials=8, seed=0, first=[SPACE.default]) as search:
+    with pytest.raises(KeyboardInterrupt), open_search(tmp_path, "s", SPACE, Plan(trials=8, seed=0, first=[SPACE.default])) as search:
         search.run(first)
     second = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=8, seed=0, first=[SPACE.default]) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=8, seed=0, first=[SPACE.default])) as search:
         assert search.resumed == 3
         assert [record.config for record in search.records] == first.asked[:3]
         assert search.records[0].failure == Failure("wrong", "param differs")
@@ -102,7 +103,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(second.asked) == 5
     assert _distinct(first.asked[:3] + second.asked) == 8
     third = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=8, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=8, seed=0)) as search:
         search.run(third)
         assert search.resumed == 8
     assert third.asked == []
@@ -110,38 +111,38 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_fresh_forgets_and_another_name_is_another_study(tmp_path: Path) -> None:
     for name, fresh, resumed in (("a", False, 0), ("a", False, 2), ("b", False, 0), ("a", True, 0)):
-        with open_search(tmp_path, name, SPACE, trials=2, seed=0, fresh=fresh) as search:
+        with open_search(tmp_path, name, SPACE, Plan(trials=2, seed=0), fresh=fresh) as search:
             assert search.resumed == resumed
             search.run(Objective())
 
 
 def test_keep_going_is_asked_before_each_trial(tmp_path: Path) -> None:
     objective = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=9, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=9, seed=0)) as search:
         search.run(objective, keep_going=lambda: len(objective.asked) < 2)
     assert len(objective.asked) == 2
 
 
 def test_a_search_is_alone_on_its_journal(tmp_path: Path) -> None:
     with (
-        open_search(tmp_path, "s", SPACE, trials=2, seed=0),
+        open_search(tmp_path, "s", SPACE, Plan(trials=2)),
         pytest.raises(LockedError, match="another process"),
-        open_search(tmp_path, "s", SPACE, trials=2, seed=0),
+        open_search(tmp_path, "s", SPACE, Plan(trials=2)),
     ):
         pass
 
 
 def test_a_torn_journal_keeps_its_finished_trials(tmp_path: Path) -> None:
-    with open_search(tmp_path, "s", SPACE, trials=4, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=4, seed=0)) as search:
         search.run(Objective())
     path = tmp_path / "s.journal"
     path.write_bytes(path.read_bytes() + b'{"op_code": 4, "worker_')
     objective = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=6, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=6, seed=0)) as search:
         assert search.resumed == 4
         search.run(objective)
     assert len(objective.asked) == 2
-    with open_search(tmp_path, "s", SPACE, trials=6, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=6, seed=0)) as search:
         assert search.resumed == 6
 
 
@@ -150,7 +151,7 @@ BROKEN = (b'{"op_code": 4, "work', b"\xff\xfe", b'{"op_code": 99}', b"[]", b'{"o
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_journal_broken_in_the_middle_is_set_aside_with_a_word(tmp_path: Path, broken: bytes) -> None:
-    with open_search(tmp_path, "s", SPACE, trials=3, seed=0) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=3, seed=0)) as search:
         search.run(Objective())
     path = tmp_path / "s.journal"
     lines = path.read_bytes().splitlines()
@@ -158,20 +159,21 @@ def test_a_journal_broken_in_the_middle_is_set_aside_with_a_word(tmp_path: Path,
     path.write_bytes(b"\n".join(lines) + b"\n")
     damaged = path.read_bytes()
     said: list[str] = []
-    with open_search(tmp_path, "s", SPACE, trials=3, seed=0, warn=said.append) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=3, seed=0), warn=said.append) as search:
         assert search.resumed == 0
         search.run(Objective())
     (aside,) = tmp_path.glob("s.journal.corrupt-*")
     assert aside.read_bytes() == damaged
     assert len(said) == 1
     assert str(aside) in said[0]
-    with open_search(tmp_path, "s", SPACE, trials=3, seed=0, warn=pytest.fail) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=3, seed=0), warn=pytest.fail) as search:
         assert search.resumed == 3
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from sonew_autotune.search.plan import Plan
 from sonew_autotune.search.study import open_search
 from tests.autotune.samples import timed
 from tests.autotune.search.test_study import SPACE, ratio
@@ -184,7 +186,7 @@ def objective(config):
         os.kill(os.getpid(), signal.SIGKILL)
     return timed(ratio(config))
 
-with open_search(Path(sys.argv[1]), "s", SPACE, trials=9, seed=0, first=[SPACE.default]) as search:
+with open_search(Path(sys.argv[1]), "s", SPACE, Plan(trials=9, seed=0, first=[SPACE.default])) as search:
     search.run(objective)
 """
 
@@ -198,7 +200,7 @@ def test_a_killed_process_loses_no_finished_trial(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     objective = Objective()
-    with open_search(tmp_path, "s", SPACE, trials=9, seed=0, first=[SPACE.default]) as search:
+    with open_search(tmp_path, "s", SPACE, Plan(trials=9, seed=0, first=[SPACE.default])) as search:
         assert search.resumed == 4
         finished = _records(search)
         search.run(objective)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from sonew.dispatch import make_plan
 from sonew_autotune.device import NoDeviceError
 from sonew_autotune.problems import Case
 from sonew_autotune.search.results import Record, Result
-from sonew_autotune.search.tuner import Run, find_target, neighbours
+from sonew_autotune.search.targets import find_target, neighbours
+from sonew_autotune.search.tuner import Machine, Run
 from sonew_autotune.settings import Settings
 from sonew_autotune.store.journal import locked
 from sonew_autotune.trials.outcome import Failure
@@ -45,12 +46,17 @@ class Told:
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int, int]] = []
+        self.methods: list[str] = []
         self.records: list[Record] = []
         self.results: list[Result] = []
         self.warnings: list[str] = []
 
-    def begin(self, case: Case, wanted: int, known: int) -> None:
+    def begin(self, case: Case, wanted: int, known: int, method: str) -> None:
+        self.methods.append(method)
         self.begun.append((case.title, wanted, known))
+
+    def plan(self, cases: Sequence[Case], device: str, settings: Settings) -> None:
+        """Nothing to keep."""
 
     def trial(self, case: Case, record: Record) -> None:  # noqa: ARG002  # the report's protocol
         self.records.append(record)
@@ -65,8 +71,9 @@ class Told:
 def run(folder: Path, answer: Any, cases: list[Case], settings: Settings = SETTINGS) -> tuple[list[Result], Told]:
     """Tune with a store and studies in a folder."""
     told = Told()
+    machine = Machine(answer=answer)
     tuning = Run(
-        settings, store_path=folder / "tuned.json", studies=folder / "studies", answer=answer, report=told, started=time.monotonic()
+        settings, store_path=folder / "tuned.json", studies=folder / "studies", machine=machine, report=told, started=time.monotonic()
     )
     return tuning.tune(cases), told
 

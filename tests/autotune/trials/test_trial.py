@@ -10,7 +10,7 @@ from sonew_autotune.problems import Case
 from sonew_autotune.trials import trial
 from sonew_autotune.trials.check import WrongResultError
 from sonew_autotune.trials.outcome import Failure
-from sonew_autotune.trials.trial import Comparison, Evaluator, FinalRequest, Subject, Timed, TrialRequest, classify
+from sonew_autotune.trials.trial import Comparison, Evaluator, FinalRequest, Subject, Timed, TrialRequest, classify, lost
 from sonew_kernels.spec import SPECS
 
 CASE = Case(name="3000", shapes=((3000,),), device="cpu", band=1)
@@ -73,7 +73,18 @@ def test_failures_have_kinds() -> None:
 
 
 def test_a_hopeless_candidate_is_stopped_after_two_rounds() -> None:
-    slow = {"candidate": [2.0, 2.0], "default": [1.0, 1.0]}
-    assert trial._hopeless(slow)
-    assert not trial._hopeless({"candidate": [2.0, 1.2], "default": [1.0, 1.0]})
-    assert not trial._hopeless({"candidate": [2.0], "default": [1.0]})
+    assert lost({"candidate": [2.0, 2.0], "default": [1.0, 1.0]})
+    assert not lost({"candidate": [2.0, 1.2], "default": [1.0, 1.0]})
+    assert not lost({"candidate": [2.0], "default": [1.0]})
+    assert lost({"candidate": [2.0, 2.0], "default": [2.0, 2.0], "incumbent": [1.0, 1.0]})
+
+
+def test_a_candidate_that_loses_every_round_is_stopped_by_the_paired_test() -> None:
+    best = [1.0, 1.3, 0.8, 1.1, 1.0]
+    slower = [time * factor for time, factor in zip(best, (1.02, 1.05, 1.03, 1.04, 1.01), strict=True)]
+    race = {"candidate": slower, "default": [9.0] * 5, "incumbent": best}
+    assert not lost({name: times[:3] for name, times in race.items()})
+    assert lost({name: times[:4] for name, times in race.items()})
+    faster_once = {**race, "candidate": [0.9 * best[0], *slower[1:]]}
+    assert not lost({name: times[:4] for name, times in faster_once.items()})
+    assert not lost({"candidate": best, "default": best})

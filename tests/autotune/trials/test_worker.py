@@ -58,7 +58,7 @@ def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
     assert _gone(pid)  # whatever it left behind in the device is gone with it
 
     died = worker.answer("die", 60)
-    assert died == Failure("error", "the worker process died (signal 9)")
+    assert died == Failure("crash", "the worker process died (signal 9)")
     start = time.monotonic()
     hung = worker.answer("hang", 5)
     assert hung == Failure("timeout", "no result after 5 s, the worker was stopped")

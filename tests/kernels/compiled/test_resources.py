@@ -7,7 +7,10 @@ from typing import Final
 
 import pytest
 
+from sonew.errors import UnsupportedProblemError
 from sonew_autotune.compiler.kernel import ENTRIES, KERNELS, SIBLINGS, TARGETS, Compiled, Dtypes, compile_kernel
+from sonew_autotune.compiler.resources import CLASSES, amd_resources, nvidia_resources
+from sonew_autotune.compiler.targets import architecture
 from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
 
 TRITON: Final = SPECS["triton"]
@@ -20,14 +23,22 @@ SPILLS: Final[Mapping[tuple[str, int], tuple[int, str]]] = {
     **{(target, 16): (128, LARGEST_BAND) for target in TARGETS if target.startswith("cuda")},
 }
 """(target, band) -> (bytes per thread, reason): what the direction kernel may spill at its default configuration; elsewhere nothing."""
-MAX_REGISTERS: Final = {"cuda": 255, "hip": 512}
+VENDORS: Final = ("cuda:90", "hip:gfx942")
 QUICK: Final = {
     *(
         (target, band, FLOAT32)
-        for target, bands in {"cuda:90": (0, 1, 4, 8), "hip:gfx942": (1, 8), "cuda:80": (4,), "cuda:100": (1,)}.items()
+        for target, bands in {
+            "cuda:90": (0, 1, 4, 8),
+            "hip:gfx942": (1, 8),
+            "cuda:80": (4,),
+            "cuda:100": (1,),
+            "cuda:120": (4,),
+            "hip:gfx950": (4,),
+            "hip:gfx1100": (1, 4),
+        }.items()
         for band in bands
     ),
-    *(("cuda:90", 4, BF16_STATE), ("hip:gfx942", 1, BF16_STATE)),
+    *(("cuda:90", 4, BF16_STATE), ("hip:gfx942", 1, BF16_STATE), ("hip:gfx1100", 1, BF16_STATE)),
 }
 MATRIX: Final = [
     pytest.param(
@@ -45,10 +56,15 @@ def check(compiled: Compiled, allowed: int = 0) -> None:
     used = compiled.resources
     backend = compiled.target.split(":", maxsplit=1)[0]
     assert compiled.stages["sass" if backend == "cuda" else "amdgcn"].count("\n") > 100
-    assert 8 <= used.registers <= MAX_REGISTERS[backend]
+    assert 8 <= used.registers <= architecture(compiled.target).registers_per_thread
     assert 0 < used.occupancy <= 1
     assert used.load_widths
     assert used.store_widths
+    assert sum(used.mix.values()) == used.instructions
+    assert set(used.mix) <= set(CLASSES)
+    assert used.mix.get("other", 0) <= 0.02 * used.instructions  # an opcode that no class knows would be seen here
+    accesses = {"global_load": used.load_widths, "global_store": used.store_widths}
+    assert {name: used.mix[name] for name in accesses} == {name: sum(widths.values()) for name, widths in accesses.items()}
     assert max(used.spill_store_bytes, used.spill_load_bytes) <= allowed
 
 
@@ -79,6 +95,72 @@ def test_other_kernels_at_their_default(kernel: str, target: str) -> None:
     check(compile_kernel(kernel, TRITON.default(4), 4, target, dtypes=Dtypes("bfloat16")))
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("dtypes", [FLOAT32, BF16_STATE])
+@pytest.mark.parametrize("band", [1, 4])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_of_every_target(kernel: str, target: str, band: int, dtypes: Dtypes) -> None:
+    """Each is compiled and read, whatever the state's type."""
+    check(compile_kernel(kernel, TRITON.default(band), band, target, dtypes=dtypes), SPILLS.get((target, band), (0, ""))[0])
+
+
+def test_instructions_are_sorted_into_classes() -> None:
+    """By opcode, and float64 by what it works on; padding is no instruction."""
+    opcodes = (
+        *("LDG.E", "@P0 STG.E.64", "STL", "LDS", "SHFL.BFLY", "FFMA", "FADD2", "DFMA", "F2F.F64.F32", "MUFU.RCP64H", "IMAD.MOV.U32"),
+        *("@!P1 ISETP.GE", "F2FP.BF16.F32.PACK_AB", "MUFU.RCP", "MOV", "UIADD3", "BRA", "BAR.SYNC", "NOP", "NANOSLEEP"),
+    )
+    sass = "\n".join(f"        /*{i:04x}*/                   {opcode} R0, R1 ;" for i, opcode in enumerate(opcodes))
+    used = nvidia_resources(" Function f:\n  REG:40 STACK:0", sass, shared=0, threads=128, target="cuda:120")
+    ones = ("global_load", "global_store", "local", "shared", "exchange", "conversion", "special", "move", "scalar", "branch", "barrier")
+    assert used.mix == {**dict.fromkeys(ones, 1), "float": 2, "double": 3, "integer": 2, "other": 1}
+    assert used.instructions == len(opcodes) - 1
+    assert (used.loaded_bytes, used.stored_bytes) == (4, 8)
+    assert used.occupancy == 1  # 12 programs of 4 warps, of which registers allow 12 as they go to a warp by 256
+    assert nvidia_resources("REG:41", sass, shared=0, threads=128, target="cuda:120").occupancy == 40 / 48
+
+
+GFX11: Final = (
+    *("global_load_b32 v1", "global_load_b128 v[1:4]", "global_load_u16 v1", "global_load_d16_hi_b16 v1", "global_load_u8 v1"),
+    *("global_store_d16_hi_b16 v1", "buffer_store_b64 v[1:2]", "ds_load_2addr_b64 v1", "ds_bpermute_b32 v1", "scratch_store_b32 v1"),
+    *("v_dual_mov_b32 v1", "v_mov_b32_dpp v1", "v_permlanex16_b32 v1", "v_fma_f32 v1", "v_fma_f64 v1", "v_cvt_f64_f32_e32 v1"),
+    *("v_rcp_f32_e32 v1", "v_rcp_f64_e32 v1", "v_cvt_f32_u32_e32 v1", "v_cmp_gt_u64_e64 s1", "s_load_b64 s1", "s_and_b32 s1"),
+    *("s_cbranch_execz .L", "s_barrier", "s_delay_alu", "s_endpgm", "buffer_gl0_inv"),
+    *(".vgpr_count:     96", ".vgpr_spill_count: 0", "; Occupancy: 16"),
+)
+
+
+def test_assembly_of_rdna_is_read() -> None:
+    """From gfx11 on accesses have their size in bits; warps have 32 threads, of which 16 warps fit on each of two units."""
+    text = "\n".join(f"\t{line}" for line in GFX11)
+    used = amd_resources(text, shared=0, threads=128, target="hip:gfx1100")
+    assert used.load_widths == {1: 1, 2: 2, 4: 1, 16: 1}
+    assert used.store_widths == {2: 1, 8: 1}
+    assert used.mix == {
+        "global_load": 5,
+        "global_store": 2,
+        "local": 1,
+        "shared": 1,
+        "exchange": 3,
+        "float": 1,
+        "double": 3,
+        "integer": 1,
+        "conversion": 1,
+        "special": 1,
+        "move": 1,
+        "scalar": 2,
+        "branch": 2,
+        "barrier": 1,
+        "wait": 1,
+        "other": 1,
+    }
+    assert used.occupancy == 1
+    assert amd_resources(text, shared=20_000, threads=128, target="hip:gfx1100").occupancy == 3 * 4 / 32  # three times 20 kB of 64 KiB
+    with pytest.raises(UnsupportedProblemError, match="accesses memory by global_load_b48"):
+        amd_resources(text.replace("load_b128", "load_b48"), shared=0, threads=128, target="hip:gfx1100")
+
+
 @pytest.mark.parametrize("band", [band if band in (0, 8) else pytest.param(band, marks=pytest.mark.full) for band in SUPPORTED_BANDS])
 def test_prologue_of_every_band(band: int) -> None:
     """The prologue's block of positions follows the band."""
@@ -87,7 +169,7 @@ def test_prologue_of_every_band(band: int) -> None:
 
 @pytest.mark.parametrize("pieces", [False, True])
 @pytest.mark.parametrize(("entry", "kernel"), [(entry, kernel) for entry in ("direct", "in_place") for kernel in ENTRIES[entry]])
-@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+@pytest.mark.parametrize("target", VENDORS)
 def test_direct_entries(entry: str, kernel: str, pieces: bool, target: str) -> None:
     """The entries for jax compile to about the same resources as the table entry; direction stores the same."""
     direct = compile_kernel(kernel, TRITON.default(2), 2, target, entry=entry, pieces=pieces)
@@ -105,7 +187,7 @@ def test_direct_entries(entry: str, kernel: str, pieces: bool, target: str) -> N
         (Dtypes("float32", "bfloat16"), "none", True),
     ],
 )
-@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+@pytest.mark.parametrize("target", VENDORS)
 def test_storage_types_grafts_and_chains(dtypes: Dtypes, graft: str, chained: bool, target: str) -> None:
     """Every constant that specialises a kernel compiles; narrow gradients are loaded with narrow loads."""
     config = TRITON.default(1)
@@ -116,7 +198,7 @@ def test_storage_types_grafts_and_chains(dtypes: Dtypes, graft: str, chained: bo
     assert (update.store_widths.get(2, 0) > 0) == (dtypes[0] != "float32")
 
 
-@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+@pytest.mark.parametrize("target", VENDORS)
 def test_update_has_a_wide_path_and_a_narrow_one(target: str) -> None:
     """Aligned full tiles move 16 bytes per access, others one element: no hint binds an unaligned tensor."""
     used = compile_kernel("update", TRITON.default(1), 1, target).resources

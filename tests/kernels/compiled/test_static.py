@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sonew.errors import InvalidConfigError, UnsupportedProblemError
-from sonew_autotune.compiler.kernel import ENTRIES, STAGES, Compiled, Dtypes, compile_kernel, parse_target, static_rank
+from sonew.errors import BackendUnavailableError, InvalidConfigError, UnsupportedProblemError
+from sonew_autotune.compiler.kernel import ENTRIES, STAGES, Compiled, Dtypes, compile_kernel, parse_target
+from sonew_autotune.compiler.model import static_rank
 from sonew_autotune.compiler.resources import Resources, amd_resources, nvidia_resources
 from sonew_kernels.spec import SPECS
 
@@ -52,6 +53,46 @@ def test_every_stage_is_there(target: str) -> None:
     assert tuple(stages) == STAGES[target.split(":", maxsplit=1)[0]]
     for name, text in stages.items():
         assert signs[name] in text, name
+
+
+@pytest.mark.parametrize(("target", "magic"), [("cuda:90", b"\x7fELF"), ("hip:gfx942", b"\x7fELF")])
+def test_machine_code_comes_with_what_launching_it_takes(target: str, magic: bytes) -> None:
+    """Arguments in order, scratch pointers behind them, constants; without line information no path of this machine."""
+    with_lines, without = (compile_kernel("prologue", CONFIG, 1, target, line_info=lines) for lines in (True, False))
+    binary = with_lines.binary
+    assert binary is not None
+    assert without.binary is not None
+    assert binary.code.startswith(magic)
+    assert (binary.symbol, binary.num_warps, binary.scratch) == ("prologue_table", 4, 2)
+    assert list(binary.arguments) == ["rows", "tiles", "hyper", "corrections", "edges", "tile_count"]
+    assert (binary.arguments["rows"], binary.arguments["edges"], binary.arguments["tile_count"]) == ("*i64", "*fp32", "i32")
+    assert binary.constants == {"BAND": 1, "TILE": 1023, "BORDERS": 64, "POSITIONS": 2, "STATE_STORAGE": 0}
+    assert without.resources == with_lines.resources
+    assert b"sonew_kernels" in binary.code
+    assert b"sonew_kernels" not in without.binary.code
+    assert len(without.binary.code) < len(binary.code)
+
+
+def test_arguments_are_promised_what_a_launch_promises() -> None:
+    """Buffers are aligned; on AMD those of torch lie within 2 GiB, those of jax may not; the border records get no promise at all."""
+
+    def promises(entry: str, target: str) -> dict[str, str]:
+        text = compile_kernel("direction", CONFIG, 1, target, entry=entry).stages["ttir"]
+        signature = text.partition("tt.func")[2].partition("\n")[0]
+        return dict(re.findall(r"%(\w+): !tt\.ptr<\w+>(?: \{([^}]*)\})?", signature))
+
+    aligned, ranged = "tt.divisibility = 16 : i32", "tt.pointer_range = 32 : i32"
+    assert promises("table", "cuda:90") == {**dict.fromkeys(promises("table", "cuda:90"), aligned), "edges": ""}
+    assert promises("table", "hip:gfx942")["rows"] == f"{aligned}, {ranged}"
+    assert promises("table", "hip:gfx942")["edges"] == ""
+    assert set(promises("direct", "hip:gfx942").values()) == {aligned}
+
+
+def test_a_cache_without_stages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton can be told to keep the machine code only: nothing else could be shown."""
+    monkeypatch.setenv("TRITON_STORE_BINARY_ONLY", "1")
+    with pytest.raises(BackendUnavailableError, match="TRITON_STORE_BINARY_ONLY is set"):
+        compile_kernel("update", CONFIG, 1, "cuda:90")
 
 
 @pytest.mark.parametrize("kernel", ["direction", "update"])
@@ -103,7 +144,7 @@ def made(name: str, **changes: object) -> Compiled:
     """A compiled kernel with given resources and no text."""
     plain = Resources(
         registers=64, spill_store_bytes=0, spill_load_bytes=0, shared_bytes=1024, threads=128, instructions=300,
-        load_widths={4: 10}, store_widths={4: 4}, occupancy=0.5,
+        load_widths={4: 10}, store_widths={4: 4}, occupancy=0.5, mix={"float": 200, "integer": 100},
     )  # fmt: skip
     return Compiled(kernel=name, target="cuda:90", band=1, stages={}, resources=replace(plain, **changes))  # type: ignore[arg-type]
 
@@ -116,7 +157,7 @@ def test_ranking_orders_what_is_known_to_matter() -> None:
 
     assert cost(spill_store_bytes=64, spill_load_bytes=64) > cost()
     assert cost(occupancy=1 / 16) > cost()
-    assert cost(instructions=30_000) > cost()
+    assert cost(instructions=30_000, mix={"float": 30_000}) > cost()
     assert cost({**CONFIG, "block": 128}) > cost()
 
 

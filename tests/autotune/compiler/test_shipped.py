@@ -1,0 +1,75 @@
+"""The static entries that travel with the kernels: one file per target, made from the kernels as they are now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import sonew_kernels
+from sonew import tuned
+from sonew.dispatch import shipped_store_paths
+from sonew_autotune.compiler.model import MODEL_ERROR
+from sonew_autotune.compiler.targets import TARGETS
+from sonew_kernels.spec import SPECS, SUPPORTED_BANDS, source_hash
+
+FOLDER: Final = Path(sonew_kernels.__file__).parent / "tuned"
+FILES: Final = {target: FOLDER / f"static-{target.replace(':', '-')}.json" for target in TARGETS}
+TYPES: Final = (("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "float32"))  # parameters and gradients, state and direction
+LARGEST: Final = 300_000  # bytes of all together: they are read when a step is planned
+RENEW: Final = "the static entries are out of date: renew them with `make static`"
+
+
+@pytest.fixture(scope="module")
+def stores() -> dict[str, tuned.Store]:
+    return {target: tuned.read_store("shipped store", path) for target, path in FILES.items()}
+
+
+def test_every_target_has_its_file_and_no_other_is_there() -> None:
+    assert {path.name for path in FOLDER.glob("static-*")} == {path.name for path in FILES.values()}, RENEW
+    assert set(FILES.values()) <= set(shipped_store_paths())
+    assert sum(path.stat().st_size for path in FILES.values()) < LARGEST
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_entries_are_static_valid_and_of_the_kernels_as_they_are(target: str, stores: dict[str, tuned.Store]) -> None:
+    store = stores[target]
+    assert store.problems == ()
+    for entry in store.entries:
+        key = entry.key
+        assert entry.kind == "static"
+        assert (key.kernel, key.device, key.capability, key.threads) == ("triton", tuned.ANY_DEVICE, target, 0)
+        assert key.source_hash == source_hash("triton"), RENEW
+        assert SPECS["triton"].rejects(entry.config.as_dict(), key.band) is None, RENEW
+        assert entry.evidence["failed"] == 0 or entry.evidence["left_out"] == 0 or key.band == 16
+    methods = [(entry.key.param_dtype, entry.key.state_dtype, entry.key.band) for entry in store.entries]
+    assert sorted(methods) == sorted((param, state, band) for param, state in TYPES for band in SUPPORTED_BANDS), RENEW
+
+
+def test_one_compiler_made_them_all(stores: dict[str, tuned.Store]) -> None:
+    assert len({entry.key.toolchain for store in stores.values() for entry in store.entries}) == 1, RENEW
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_default_gives_way_to_a_clear_prediction_only(target: str, stores: dict[str, tuned.Store]) -> None:
+    """The model is not validated: what it puts ahead by less than its own error, with any number a third off, is not used."""
+    for entry in stores[target].entries:
+        ratio = entry.evidence["ratio_to_default"]["high"]
+        displaced = entry.config.as_dict() != SPECS["triton"].default(entry.key.band)
+        assert displaced == (entry.evidence["result"] == "ranked first")
+        assert ratio <= 1 - MODEL_ERROR if displaced else ratio == 1
+
+
+def test_a_measured_entry_of_any_size_goes_before_a_shipped_one(stores: dict[str, tuned.Store]) -> None:
+    shipped = stores["cuda:90"].entries[0]
+    wanted = replace(shipped.key, device="NVIDIA H100 80GB HBM3", total_log2=10, median_log2=10)
+    measured = replace(shipped, key=replace(wanted, total_log2=30), kind="measured")
+    verdicts = [tuned.judge("shipped store", entry, wanted, None) for entry in (*stores["cuda:90"].entries, measured)]
+    best = tuned.best(verdicts)
+    assert best is not None
+    assert best.entry is measured
+    alone = tuned.best(verdicts[:-1])
+    assert alone is not None
+    assert alone.entry is shipped

@@ -1,0 +1,116 @@
+"""Compiling in the background: candidates are compiled while another is timed, and a compiler that hangs costs one candidate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sonew.config import LaunchConfig
+from sonew_autotune.compiler.warm import Launch, warm
+from sonew_autotune.problems import Case
+from sonew_autotune.search.plan import Plan
+from sonew_autotune.search.study import open_search
+from sonew_autotune.space import build_space
+from sonew_autotune.trials.ahead import CompileAhead, CompileRequest, launch_of
+from sonew_autotune.trials.outcome import Failure
+from sonew_autotune.trials.trial import Timed
+from sonew_kernels.spec import SPECS
+from tests.autotune.samples import timed
+
+CASE = Case(name="5000", shapes=((5000,),), device="cuda", band=1)
+DEFAULT = SPECS["triton"].default(1)
+
+
+def make_moody() -> Callable[[CompileRequest], Failure | None]:
+    """Hangs at blocks of 4096, dies at 2048, refuses 128."""
+
+    def answer(request: CompileRequest) -> Failure | None:
+        block = dict(request.launch.config.meta)["block"]
+        if block == 4096:
+            time.sleep(600)
+        if block == 2048:
+            raise SystemExit(3)
+        return Failure("compile", "ptxas: too much") if block == 128 else None
+
+    return answer
+
+
+def _request(**config: int) -> CompileRequest:
+    return CompileRequest(launch=launch_of(CASE, "triton", {**DEFAULT, **config}), target="cuda:90")
+
+
+@contextmanager
+def _closing(ahead: CompileAhead) -> Iterator[CompileAhead]:
+    try:
+        yield ahead
+    finally:
+        ahead.close()
+
+
+def test_each_compiler_failure_is_typed_and_the_next_candidate_compiles() -> None:
+    with _closing(CompileAhead(6.0, processes=1, make_answer=make_moody)) as ahead:
+        fine, refused, died, hung, after = (ahead.submit(_request(block=block)) for block in (1024, 128, 2048, 4096, 512))
+        assert fine.result() is None
+        assert refused.result() == Failure("compile", "ptxas: too much")
+        assert died.result() == Failure("compile", "the worker process died (status 3)")
+        assert hung.result() == Failure("compile timeout", "not compiled after 6 s, the compiler was stopped")
+        assert after.result() is None
+
+
+def test_what_was_compiled_ahead_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    request = _request()
+    with _closing(CompileAhead(120.0, processes=1)) as ahead:
+        assert ahead.submit(request).result() is None
+    found = warm([Launch(band=1, config=LaunchConfig.of("triton", DEFAULT))], "cuda:90", lambda _: None)
+    assert {warmed.kernel for warmed in found} == {"prologue", "direction", "norms", "update"}
+    assert all(warmed.hit for warmed in found)
+
+
+class Compilers:
+    """Compilations of which one ends with each timing, and how many were under way during each."""
+
+    def __init__(self) -> None:
+        self.open: list[Future[Failure | None]] = []
+        self.under_way: list[int] = []
+
+    def prepare(self, config: dict[str, int]) -> Future[Failure | None]:
+        future: Future[Failure | None] = Future()
+        if config["block"] == 128:
+            future.set_result(Failure("compile", "no"))
+        elif not self.open:
+            future.set_result(None)
+        self.open.append(future)
+        return future
+
+    def evaluate(self, config: dict[str, int]) -> Timed | Failure:
+        assert config["block"] != 128
+        pending = [future for future in self.open if not future.done()]
+        self.under_way.append(len(pending))
+        if pending:
+            pending[0].set_result(None)
+        return timed(1.0)
+
+
+def test_candidates_are_compiled_while_one_is_timed(tmp_path: Path) -> None:
+    compilers = Compilers()
+    with open_search(tmp_path, "s", build_space("triton", 1, threads=0), Plan(trials=24)) as search:
+        search.run(compilers.evaluate, prepare=compilers.prepare, ahead=3)
+        records = search.records
+    assert len(records) == 24
+    assert max(compilers.under_way) == 3
+    broken = [record for record in records if record.config["block"] == 128]
+    assert broken
+    assert all(record.failure == Failure("compile", "no") for record in broken)
+
+
+def test_nothing_is_compiled_ahead_where_the_cpu_is_timed(tmp_path: Path) -> None:
+    compilers = Compilers()
+    with open_search(tmp_path, "s", build_space("cpu", 1, threads=2, cores=2), Plan(trials=5)) as search:
+        search.run(compilers.evaluate)
+    assert compilers.open == []
