@@ -127,13 +127,12 @@ def _calibrate(work: Work, clock: Clock, target_s: float) -> int:
 
 
 def _warm(work: Iterable[Work], clock: Clock, seconds: float) -> None:
-    """Keep the device busy for so long, every workload in its turn and each at least once."""
-    spent = 0.0
-    calls = list(work)
-    for call in itertools.chain(calls, itertools.cycle(calls)):
-        if spent >= seconds:
+    """Keep the device busy for so long, every workload in its turn."""
+    end, calls = time.perf_counter() + seconds, list(work)
+    for call in itertools.cycle(calls):
+        clock(call, 1)
+        if time.perf_counter() >= end:
             return
-        spent += max(clock(call, 1), 1e-6)
 
 
 def interleave(

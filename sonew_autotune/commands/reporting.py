@@ -43,7 +43,7 @@ class Wanted:
 
 def page_name(study: str) -> str:
     """The file name of a study's page: its name, where that is a plain one, else what is left of it and a digest."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", study).strip("._")[:LONGEST_NAME]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", study).strip("._")[:LONGEST_NAME] or "study"
     if plain != study or f"{plain}.html".lower() == INDEX:
         plain = f"{plain}-{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return f"{plain}.html"
@@ -104,7 +104,7 @@ def _write(chosen: Sequence[Any], output: Path, messages: Console) -> list[dict[
     from sonew_autotune.report.reasons import explain  # noqa: PLC0415  # as in `report`
 
     listed, entries = [], []
-    with messages.status("Reading") as progress:
+    with messages.status("Writing") as progress:
         for place, study in enumerate(chosen, 1):
             progress.update(f"[{place}/{len(chosen)}] {printable(study.title)}")
             listed.append(Listed(study, page_name(study.name)))

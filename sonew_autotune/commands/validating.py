@@ -167,13 +167,13 @@ def _finite(value: float | None) -> float | None:
 
 def _json(judged: Judged) -> dict[str, Any]:
     pairs = judged.of_pairs
+    landscapes = [{"data": title, **asdict(found)} for title, found in judged.landscapes]
+    for entry in landscapes:
+        entry.update({name: _finite(entry[name]) for name in ("first_regret", "kept_regret")})  # null: it failed
     return {
         "target": judged.target,
         "status": "validated" if judged.validated else "not validated",
-        "landscapes": [
-            {"data": title, **asdict(found), **{name: _finite(getattr(found, name)) for name in ("first_regret", "kept_regret")}}
-            for title, found in judged.landscapes
-        ],
+        "landscapes": landscapes,
         "stored": {
             "entries": len(judged.pairs),
             "same_one_in_front": sum(pair.agrees for pair in judged.pairs),

@@ -65,11 +65,12 @@ def whole(title: str, body: Sequence[Node], charts: Charts | None = None) -> str
     scripts = [_script(_part("page.js"))]
     if charts is not None and charts.figures:
         scripts.insert(0, _script(_plotly()))
-    policy = f"default-src 'none'; script-src {' '.join(source for _, source in scripts)}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+    sources = " ".join(source for _, source in scripts)
+    policy = f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     head = [
         Html('<meta charset="utf-8">\n'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">\n'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">\n'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'),
         element("title", title),
         Html(f"\n<style>\n{_part('page.css')}</style>\n"),
     ]

@@ -199,13 +199,9 @@ def slices(name: str, trials: Sequence[Timed], found: Sequence[Effect]) -> Figur
     }
     ticks: Figure = {"tickvals": list(places.values()), "ticktext": [str(value) for value in places], "range": [-0.5, len(places) - 0.5]}
     yaxis = _axis("gain", ticksuffix="x", **_reach([1.0, *(trial.gain.median for trial in trials)]))  # the same in every slice
-    layout = _layout(
-        280,
-        _axis(showgrid=False, tickangle=0, tickfont={"color": "--muted", "size": 11}, **ticks),
-        yaxis,
-        shapes=[_level(1.0)],
-        showlegend=False,
-    )
+    xaxis = _axis(showgrid=False, tickangle=0, **ticks)
+    xaxis["tickfont"] = {"color": "--muted", "size": 11}
+    layout = _layout(280, xaxis, yaxis, shapes=[_level(1.0)], showlegend=False)
     return {"data": [dots, medians], "layout": layout}
 
 
@@ -213,7 +209,7 @@ def heat_map(pair: tuple[str, str], columns: Sequence[int], rows: Sequence[int],
     """The largest gain of each pair of values: warm colours are slower than the default, cool ones faster."""
     gains = [[cell.gain for cell in line] for line in found]
     reach = max([abs(math.log2(gain)) for line in gains for gain in line if gain is not None], default=0.0) or 1.0
-    words = [[_cell_text(cell) for cell in line] for line in found]
+    words = [[f"{cell.gain:.2f}x" if cell.gain is not None else "" for cell in line] for line in found]
     cells = {
         "type": "heatmap",
         "x": [str(value) for value in columns],
@@ -231,19 +227,13 @@ def heat_map(pair: tuple[str, str], columns: Sequence[int], rows: Sequence[int],
         "ygap": 2,
     }
     untimed = [
-        {"x": column, "y": row, "text": words[row][column], "showarrow": False, "font": {"color": "--failed"}}
+        {"x": column, "y": row, "text": "failed", "showarrow": False, "font": {"color": "--failed"}}
         for row, line in enumerate(found)
         for column, cell in enumerate(line)
         if cell.gain is None and cell.tried
     ]
     xaxis, yaxis = (_axis(_label(name), type="category", showgrid=False) for name in pair)
     return {"data": [cells], "layout": _layout(110 + 52 * len(rows), xaxis, yaxis, annotations=untimed)}
-
-
-def _cell_text(cell: Cell) -> str:
-    if cell.gain is None:
-        return "failed" if cell.failed else ""
-    return f"{cell.gain:.2f}x"
 
 
 def failures(counts: Mapping[str, int]) -> Figure:

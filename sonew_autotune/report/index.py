@@ -62,17 +62,17 @@ def index_page(listed: Sequence[Listed]) -> str:
         device = f"{study.key.device}, {study.key.capability}" if study.key is not None else "not stated"
         rows.append(
             [
-                element("a", study.title, href=each.page),
-                device,
+                [element("a", study.title, href=each.page), element("small", study.name)],
                 badge(study),
                 number(gain_text(reached), reached.median) if reached is not None else number("-"),
-                _interval(reached, low, high) if reached is not None else "",
+                Cell(_interval(reached, low, high), reached.median) if reached is not None else "",
+                device,
                 number(f"{len(study.records)}" + (f" of {study.space}" if study.space else ""), len(study.records)),
                 number(f"{len(failed(study.records))}"),
-                date_of(study),
+                Cell(element("span", date_of(study)[:16].replace("T", " "), class_="whole"), date_of(study)),
             ]
         )
-    headings = ["problem", "device", "result", "gain (95 %)", f"from {low:.2g}x to {high:.2g}x", "trials", "failed", "date"]
+    headings = ["problem", "result", "gain (95 %)", f"from {low:.2g}x to {high:.2g}x", "device", "trials", "failed", "date (UTC)"]
     text = "Gain is the default's time over the stored configuration's in the same rounds; before a decision it is the best trial's."
     body = [
         element(

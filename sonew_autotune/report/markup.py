@@ -120,4 +120,5 @@ def code(text: str) -> Html:
 
 
 def gain_cell(gain: float | None) -> Cell:
+    """A cell with a gain, None where nothing was timed."""
     return number("-") if gain is None else number(f"{gain:.3f}x", gain)

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from sonew_autotune.report import figures
-from sonew_autotune.report.analysis import (
-    Effect,
-    cells,
-    effects,
-    timed,
-)
+from sonew_autotune.report.analysis import Effect, cells, effects, timed
 from sonew_autotune.report.document import Charts
 from sonew_autotune.report.importance import FEWEST_TRIALS, top_share
-from sonew_autotune.report.markup import (
-    NOTHING,
-    Html,
-    Row,
-    code,
-    element,
-    folded,
-    gain_cell,
-    number,
-    paragraph,
-    section,
-    table,
-)
+from sonew_autotune.report.markup import NOTHING, Html, Row, code, element, folded, gain_cell, number, paragraph, section, table
 from sonew_autotune.report.studies import Study, tunables
-
-MIB: Final = 2**20
 
 
 def importance(study: Study, shares: Mapping[str, float], charts: Charts) -> Html:
@@ -102,6 +82,8 @@ def heat_map(study: Study, pair: tuple[str, str] | None, charts: Charts) -> Html
         if cell.tried
     ]
     gains = [cell.gain for line in grid for cell in line if cell.gain is not None]
+    if not gains:
+        return section("pairs", "Two parameters together", paragraph(NOTHING))
     says = f"Best gains by {pair[0]} and {pair[1]}, from {min(gains):.2f} to {max(gains):.2f} times the default's pace."
     chart = charts.add(figures.heat_map(pair, columns, rows, grid), says)
     numbers = table(f"Best gain by {pair[1]} and {pair[0]}", [pair[1], pair[0], "best gain", "tried", "failed"], filled)

@@ -72,15 +72,21 @@ def read_journal(path: Path) -> list[RawStudy]:
         OSError: it cannot be read.
     """
     data = read_regular_file(path, limit=LARGEST_JOURNAL)
+    whole = data[: data.rfind(b"\n") + 1]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.journal"
-        copy.write_bytes(data[: data.rfind(b"\n") + 1])
+        copy.write_bytes(whole)
         try:
-            return _read(JournalStorage(JournalFileBackend(str(copy), lock_obj=_NoLock())), str(path))  # type: ignore[arg-type]  # the base class is private
+            studies = _read(JournalStorage(JournalFileBackend(str(copy), lock_obj=_NoLock())), str(path))  # type: ignore[arg-type]  # the base class is private
         except Exception as error:  # whatever Optuna meets in lines that are none of its own
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            msg = f"{path} is no journal of a study, or a broken one ({reason}). Move it away, or tune again with --fresh."
-            raise InvalidConfigError(msg) from error
+            raise _broken(path, f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
+    if not studies and (whole or not data.startswith(b"{"[: len(data)])):
+        raise _broken(path, "its first line begins no study")
+    return studies
+
+
+def _broken(path: Path, reason: str) -> InvalidConfigError:
+    return InvalidConfigError(f"{path} is no journal of a study, or a broken one ({reason}). Move it away, or tune again with --fresh.")
 
 
 def read_state(folder: Path, warn: Warn) -> list[RawStudy]:

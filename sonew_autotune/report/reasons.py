@@ -10,7 +10,7 @@ from sonew.errors import SonewError
 from sonew_autotune.compiler.difference import Difference, explain_difference, value_text
 from sonew_autotune.compiler.kernel import Dtypes, compile_kernel, find_triton
 from sonew_autotune.compiler.model import RANKED
-from sonew_autotune.report.analysis import Effect, Timed, alone, best, effects
+from sonew_autotune.report.analysis import Effect, Timed, alone, best, effects, ordered_config
 from sonew_autotune.report.studies import Study, tunables
 from sonew_autotune.store.evidence import versions
 
@@ -63,11 +63,11 @@ def contender(study: Study) -> Mapping[str, int] | None:
 def settings_of(study: Study, default: Mapping[str, int], winner: Mapping[str, int]) -> list[Setting]:
     """The parameters that differ, in the order of the space."""
     found = []
-    for name, values in study.axes:
-        before, after = default.get(name), winner.get(name)
-        if before is None or after is None or before == after:
+    for name, after in ordered_config(winner, study.axes).items():
+        before = default.get(name)
+        if before is None or before == after:
             continue
-        known = {effect.value: effect for effect in effects(study.records, name, values)}
+        known = {effect.value: effect for effect in effects(study.records, name, (before, after))}
         found.append(
             Setting(
                 name=name,
@@ -113,7 +113,7 @@ def _paragraph(opening: str, settings: list[Setting], code: list[Difference]) ->
     text = f"{opening} It differs from the default in {named}." if named else opening
     singles = [f"{each.name}={each.after} {each.alone.gain.median:.2f}x" for each in settings if each.alone is not None]
     if singles:
-        text += f" One such change alone made of the default: {', '.join(singles)}."
+        text += f" Changed alone, with the rest as in the default: {', '.join(singles)}."
     for difference in code:
         changes = "; ".join(
             f"{change.name} from {value_text(change.before)} to {value_text(change.after)} ({change.meaning})"

@@ -5,14 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
 
 from sonew_autotune.compiler.difference import MINOR, Difference, value_text
 from sonew_autotune.measure import Samples, paired_ratio
 from sonew_autotune.report import figures
-from sonew_autotune.report.analysis import (
-    best,
-)
+from sonew_autotune.report.analysis import best
 from sonew_autotune.report.decision import WORKLOADS
 from sonew_autotune.report.document import Charts
 from sonew_autotune.report.markup import (
@@ -34,8 +31,6 @@ from sonew_autotune.report.markup import (
 from sonew_autotune.report.reasons import Reasons, Setting
 from sonew_autotune.report.studies import Study
 from sonew_autotune.trials.trial import ADAMW, BEST, COPY, DEFAULT
-
-MIB: Final = 2**20
 
 
 def _names(study: Study) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ from typing import Final
 from sonew.config import LaunchConfig
 from sonew.errors import InvalidConfigError
 from sonew.tuned import Entry, Key, parse_entry, type_names
-from sonew_autotune.report.decision import Decision, read_decision
+from sonew_autotune.report.decision import LARGEST, Decision, read_config, read_decision, read_number
 from sonew_autotune.search.results import Record, parse_record
 from sonew_autotune.space import Space
 from sonew_kernels.spec import SPECS
 
 Axes = tuple[tuple[str, tuple[int, ...]], ...]
 Shapes = tuple[tuple[int, ...], ...]
+
+MOST_VALUES: Final = 256  # of all axes together: a space with more is none of ours
 
 NAME: Final = re.compile(r"(?P<kernel>[a-z]+)-band(?P<band>\d{1,3})-(?P<dtype>\w+?)-(?P<case>.+)-[0-9a-f]{16}")
 """`search.targets.Target.study_name`."""
@@ -80,9 +81,11 @@ class Study:
         """Valid points of the space, 0 where they are not known."""
         if self.decision is not None and self.decision.space:
             return self.decision.space
-        if self.kernel in SPECS and self.band is not None and {name for name, _ in self.axes} == set(tunables(self.kernel)):
-            return len(Space(self.kernel, self.band, self.axes).points())
-        return 0
+        if self.kernel not in SPECS or self.band is None or {name for name, _ in self.axes} != set(tunables(self.kernel)):
+            return 0
+        known = {tunable.name: tunable.values for tunable in SPECS[self.kernel].tunables}
+        axes = tuple((name, tuple(value for value in values if value in known[name])) for name, values in self.axes)
+        return len(Space(self.kernel, self.band, axes).points())
 
 
 def case_text(case: str) -> str:
@@ -95,26 +98,16 @@ def tunables(kernel: str) -> dict[str, str]:
     return {tunable.name: tunable.meaning for tunable in SPECS[kernel].tunables} if kernel in SPECS else {}
 
 
-def _is_number(value: object, *, above: float = 0.0) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > above
-
-
-def _is_config(value: object) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(name, str) and type(number) is int for name, number in value.items())
-
-
 def _is_sound(record: Record) -> bool:
     ratio, failure = record.ratio, record.failure
-    if not _is_config(record.config) or not isinstance(record.pruned, bool) or (ratio is None) == (failure is None):
+    if read_config(record.config) is None or not isinstance(record.pruned, bool) or (ratio is None) == (failure is None):
         return False
     if failure is not None:
         return isinstance(failure.kind, str) and isinstance(failure.message, str)
     numbers: list[object] = [ratio.median, ratio.low, ratio.high, record.median_ms, record.default_ms] if ratio is not None else []
     numbers += [*record.times_ms, *record.default_times_ms, *record.copy_times_ms]
     numbers += [] if record.roof_share is None else [record.roof_share]
-    return all(_is_number(number) for number in numbers)
+    return all(read_number(number) is not None for number in numbers)
 
 
 def read_record(raw: object) -> Record | None:
@@ -125,7 +118,7 @@ def read_record(raw: object) -> Record | None:
         record = parse_record(raw)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    clocks = all(_is_number(value, above=-1.0) for value in (record.seconds, record.finished))
+    clocks = all(value == 0 or read_number(value) is not None for value in (record.seconds, record.finished))
     return record if clocks and _is_sound(record) else None
 
 
@@ -164,18 +157,19 @@ def _axes(raw: object) -> Axes:
     if not isinstance(raw, Mapping):
         return ()
     axes = tuple((str(name), tuple(values)) for name, values in raw.items() if isinstance(values, Sequence) and values)
-    return axes if all(type(value) is int for _, values in axes for value in values) else ()
+    values = [value for _, values in axes for value in values]
+    return axes if len(values) <= MOST_VALUES and all(type(value) is int and abs(value) < LARGEST for value in values) else ()
 
 
 def _stated(raw: object) -> _Subject | None:
     """The problem as the study itself states it, None where it does not, or not in a form that is understood."""
     if not isinstance(raw, Mapping):
         return None
-    default, case = raw.get("default"), raw.get("case")
-    if not isinstance(default, Mapping) or not _is_config(default) or not isinstance(case, Mapping):
+    default, case = read_config(raw.get("default")), raw.get("case")
+    if default is None or not isinstance(case, Mapping):
         return None
     try:
-        key = parse_entry({"key": raw.get("key"), "kind": "measured", "config": dict(default), "evidence": {}}).key
+        key = parse_entry({"key": raw.get("key"), "kind": "measured", "config": default, "evidence": {}}).key
     except InvalidConfigError:
         return None
     return _Subject(
@@ -185,7 +179,7 @@ def _stated(raw: object) -> _Subject | None:
         case=str(case.get("name", "")),
         shapes=_shapes(case.get("shapes")),
         key=key,
-        default=dict(default),
+        default=default,
         axes=_axes(raw.get("space")),
     )
 

@@ -7,16 +7,7 @@ from typing import Final
 
 from sonew_autotune.commands.render import config_text
 from sonew_autotune.report import figures
-from sonew_autotune.report.analysis import (
-    Failed,
-    Timed,
-    best,
-    failed,
-    failure_counts,
-    ordered_config,
-    running_best,
-    timed,
-)
+from sonew_autotune.report.analysis import Failed, Timed, best, failed, failure_counts, ordered_config, running_best, timed
 from sonew_autotune.report.document import Charts
 from sonew_autotune.report.markup import (
     Cell,
@@ -126,7 +117,7 @@ def _outcome(record: Record) -> str:
 def _history_table(study: Study, reached: Sequence[Timed]) -> Html:
     so_far = dict(zip((trial.number for trial in reached), running_best(reached), strict=True))
     gains = {trial.number: trial.gain for trial in reached}
-    rows = [
+    rows: list[Row] = [
         [
             Cell(f"{place}", place),
             number(gain_text(gains[place]), gains[place].median) if place in gains else number("-"),
@@ -143,7 +134,7 @@ def _trial_row(place: int, record: Record, names: Sequence[str]) -> Row:
     return [
         Cell(f"{place}", place),
         *(number(str(record.config.get(name, "-")), record.config.get(name)) for name in names),
-        _outcome(record),
+        element("span", _outcome(record), class_="whole"),
         number(gain_text(gain), gain.median) if gain is not None else number("-"),
         *(number(ms_text(time), time) if time is not None else number("-") for time in (record.median_ms, record.default_ms)),
         number(f"{share:.0%}", share) if share is not None else number("-"),

@@ -11,6 +11,7 @@ from sonew_autotune.search.results import Record
 StopKind = Literal["every point", "trials", "roof", "stalled", "budget"]
 
 ROOF: Final = 0.95  # of a copy's bytes per second: what is left to gain is less than the machine's noise
+NO_ROOF: Final = 1.1  # of the same: nothing moves bytes that much faster than a copy, the machine was busy
 ROOF_BYTES: Final = 64 * 2**20  # problems that move less are bound by launches and caches, and a copy's pace is no roof to them
 PROGRESS: Final = 0.995  # a new best must be this much better than the one before to count as progress
 
@@ -60,9 +61,10 @@ def stop_of(records: Sequence[Record], *, wanted: int, points: int, exhaustive: 
     """
     if len(records) >= points:
         return Stop("every point", f"all {points} points of the space were tried")
-    shares = [record.roof_share for record in records if record.roof_share is not None]
-    if rules.bytes_moved >= ROOF_BYTES and max(shares, default=0.0) >= ROOF:
-        return Stop("roof", f"the best candidate moves its bytes at {max(shares):.0%} of a copy's pace: nothing is left to gain")
+    timed = [(r.ratio.median, r.roof_share) for r in records if r.ratio is not None and r.roof_share is not None]
+    _, share = min(timed, default=(0.0, 0.0))
+    if rules.bytes_moved >= ROOF_BYTES and ROOF <= share <= NO_ROOF:
+        return Stop("roof", f"the best candidate moves its bytes at {share:.0%} of a copy's pace: nothing is left to gain")
     if len(records) >= wanted:
         return Stop("trials", f"{wanted} trials were done")
     if rules.patience is not None and not exhaustive and trials_without_progress(records) >= rules.patience:

@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 
 from sonew.config import LaunchConfig
 from sonew.tuned import Entry, Key
-from sonew_autotune.measure import Samples, paired_ratio
+from sonew_autotune.measure import Ratio, Samples, paired_ratio
 from sonew_autotune.report.studies import RawStudy
 from sonew_autotune.search.results import Record
 from sonew_autotune.search.study import RECORD, SUBJECT
@@ -54,6 +55,11 @@ def space_of(kernel: str, band: int = 1) -> Space:
     return Space(kernel, band, tuple(axes))
 
 
+@cache  # the interval of a ratio is drawn anew each time
+def _ratio(own: tuple[float, ...], default: tuple[float, ...]) -> Ratio:
+    return paired_ratio(Samples(own), Samples(default))
+
+
 def record_of(kernel: str, config: Mapping[str, int], number: int, *, rounds: int = 5, noise: float = 0.02) -> Record:
     """A timed record, with noise that repeats."""
     spread = random.Random(number)
@@ -62,7 +68,7 @@ def record_of(kernel: str, config: Mapping[str, int], number: int, *, rounds: in
         return tuple(milliseconds * spread.uniform(1 - noise, 1 + noise) for _ in range(rounds))
 
     own, default, copy = times(cost(kernel, config)), times(cost(kernel, SPECS[kernel].default(1))), times(0.6 * MEMORY[kernel])
-    ratio = paired_ratio(Samples(own), Samples(default))
+    ratio = _ratio(own, default)
     return Record(
         config=dict(config),
         ratio=ratio,
@@ -115,7 +121,7 @@ def entry_of(key: Key, config: Mapping[str, int], **evidence: Any) -> Entry:
         "samples": {name: {"times_ms": list(taken)} for name, taken in times.items()},
         "challenger": {"config": dict(config), "ratio_to_default": ratio},
         "ratio_to_default": ratio,
-        "ratio_to_adamw": asdict(paired_ratio(Samples(record.times_ms), Samples(tuple(adamw)))),
+        "ratio_to_adamw": asdict(_ratio(record.times_ms, tuple(adamw))),
         "roof_share": 0.91,
         "bytes_moved": 44 * 4194304,
         "peak_bytes": 96 * 2**20,
