@@ -165,9 +165,12 @@ def _choose(candidates: tuple[Candidate, ...], backend: str, problem: Problem) -
     raise BackendUnavailableError(msg)
 
 
+SHIPPED_FOLDER: Final = Path(sonew_kernels.__file__).parent / "tuned"
+
+
 def shipped_store_paths() -> list[Path]:
     """Files of the configurations that travel with the kernels."""
-    return sorted((Path(sonew_kernels.__file__).parent / "tuned").glob("*.json"))
+    return sorted(SHIPPED_FOLDER.glob("*.json"))
 
 
 def _stores(tuning: str) -> list[tuned.Store]:

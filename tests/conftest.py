@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No SONEW_* setting of the caller reaches a test, and nothing tuned is read or written outside the test's folder.
+    """No SONEW_* setting of the caller reaches a test, and nothing tuned, shipped or not, is read or written outside its folder.
 
     The cache of compiled libraries stays shared: it is keyed by what decides the machine code, and a build takes seconds per band.
     """
@@ -52,6 +52,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.getbasetemp() / f"user-{next(_NUMBERS)}"
     monkeypatch.setenv("SONEW_STORE", str(folder / "tuned.json"))
     monkeypatch.setenv("SONEW_STATE_DIR", str(folder / "state"))
+    monkeypatch.setattr("sonew.dispatch.SHIPPED_FOLDER", folder / "shipped")
 
 
 @pytest.fixture(autouse=True)

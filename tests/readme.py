@@ -10,12 +10,18 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS: Final[dict[str, str]] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL))
+
 NOT_INSTALLED: Final = {"lightning", "transformers"}  # what its programs may import that no test installs: tried by hand
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language in a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def blocks(section: str, language: str) -> list[str]:
     """The section's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    return fenced(SECTIONS[section], language)
 
 
 def imported(block: str) -> set[str]:

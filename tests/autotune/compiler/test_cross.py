@@ -13,7 +13,7 @@ import pytest
 from sonew import tuned
 from sonew.config import LaunchConfig
 from sonew.errors import InvalidConfigError
-from sonew_autotune.compiler import candidates
+from sonew_autotune.compiler import candidates, cross
 from sonew_autotune.compiler.candidates import Outcome, Part, StaticResult
 from sonew_autotune.compiler.cross import CompileRequest, Compilers, answer_compile, check_target, requests_of, tune_static
 from sonew_autotune.compiler.kernel import ALL_FLOAT32, Compiled, Dtypes
@@ -23,7 +23,7 @@ from sonew_autotune.space import build_space
 from sonew_autotune.store import winners
 from sonew_autotune.trials.outcome import Failure
 from sonew_kernels.spec import SPECS, source_hash
-from tests.autotune.compiler.made import USED, built, used
+from tests.autotune.compiler.made import USED, built, make_sleeper, used
 
 TARGET = "cuda:90"
 HEAVY = used(spill_store_bytes=30, spill_load_bytes=30)
@@ -236,6 +236,16 @@ def test_compiling_runs_in_processes_and_reports_each() -> None:
         assert (compiled.stages, compiled.binary) == ({}, None)
     assert outcomes[requests[2].code] == Failure("compile", told[2][1].message)
     assert "update_block=3 is not one of" in told[2][1].message
+
+
+def test_a_compilation_in_progress_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says nothing about its candidate."""
+    monkeypatch.setattr(cross, "make_compiler", make_sleeper)
+    start = time.monotonic()
+    with Compilers(2) as compilers:
+        requests = requests_of(build_space("triton", 1, threads=0), ALL_FLOAT32, TARGET)
+        assert compilers.compile(requests, deadline=start + 1, told=lambda *_: pytest.fail("told")) == {}
+    assert time.monotonic() - start < 10
 
 
 def test_only_what_given_configurations_need_is_asked_for() -> None:

@@ -21,7 +21,7 @@ from sonew_autotune.search.together import decided_entries
 from tests.autotune.search.workers import BEST, LANDSCAPE, POINTS, SETTINGS, forked, kill, status_of, tune
 
 TARGET = recorded_target(LANDSCAPE)
-KILLS = 12
+KILLS = 16
 
 
 def _records(url: str) -> list[Record]:
