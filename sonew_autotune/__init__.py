@@ -2,7 +2,8 @@
 
     from sonew_autotune import Problems, make_settings, tune
 
-    results = tune(Problems(bands=[1], sizes=[2**22]), settings=make_settings("quick"))
+    if __name__ == "__main__":  # trials run in a process that imports this program
+        results = tune(Problems(bands=[1], sizes=[2**22]), settings=make_settings("quick"))
 
 Names are loaded when they are first used: importing the package loads no framework.
 """

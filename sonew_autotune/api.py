@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -11,22 +11,22 @@ from typing import Final
 
 from sonew import paths
 from sonew.errors import InvalidConfigError
-from sonew_autotune.device import find_device, select_device
+from sonew_autotune.device import device_name, find_device, select_device
 from sonew_autotune.problems import Case, cases_of
 from sonew_autotune.search.results import Record, Report, Result
 from sonew_autotune.search.samplers import check_sampler
-from sonew_autotune.search.storage import HEARTBEAT_S, open_storage
+from sonew_autotune.search.storage import open_storage
 from sonew_autotune.search.study import Prepare
 from sonew_autotune.search.targets import Target, landscape_of, recorded_target
 from sonew_autotune.search.tuner import Machine, Run
-from sonew_autotune.settings import EFFORTS, Problems, Settings
+from sonew_autotune.settings import EFFORTS, HEARTBEAT_S, Problems, Settings
 from sonew_autotune.store.files import prepare_folder
 from sonew_autotune.store.winners import prepare
 from sonew_autotune.trials.ahead import CompileAhead, CompileRequest, launch_of
 from sonew_autotune.trials.landscape import Landscape, read_landscapes, write_landscapes
 from sonew_autotune.trials.recorded import RecordedDevice
 from sonew_autotune.trials.trial import make_evaluator
-from sonew_autotune.trials.turns import in_turn
+from sonew_autotune.trials.turns import lock_of, turns_on
 from sonew_autotune.trials.worker import Worker
 
 DEFAULT_PROBLEMS: Final = Problems()
@@ -52,14 +52,13 @@ class SilentReport:
 
 
 @contextmanager
-def _measuring(device: str, state: Path, trial_s: float) -> Iterator[Machine]:
+def _measuring(device: str, trial_s: float, locks: Path | None = None) -> Iterator[Machine]:
     """This machine: a worker process, one trial at a time; on a GPU the next candidates are compiled meanwhile."""
-    lock = state / "devices" / f"{device}-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all') if device == 'cuda' else 'all'}.lock"
+    turn = turns_on(lock_of(device_name(device), locks))
     worker = Worker(make_evaluator)
-    answer = in_turn(worker.answer, lock)
     try:
         if device != "cuda":
-            yield Machine(answer=answer)  # compilers would take the cores that are being timed
+            yield Machine(answer=worker.answer, turn=turn)  # compilers would take the cores that are being timed
             return
         with closing(CompileAhead(trial_s)) as ahead:
 
@@ -67,7 +66,7 @@ def _measuring(device: str, state: Path, trial_s: float) -> Iterator[Machine]:
                 case, kernel, gpu = target.subject.case, target.subject.kernel, target.key.capability
                 return lambda config: ahead.submit(CompileRequest(launch=launch_of(case, kernel, config), target=gpu))
 
-            yield Machine(answer=answer, compiler=compiler, ahead=ahead.processes)
+            yield Machine(answer=worker.answer, turn=turn, compiler=compiler, ahead=ahead.processes)
     finally:
         worker.close()
 
@@ -119,6 +118,9 @@ def tune(
         NoDeviceError: the device that was asked for cannot be used.
         StorageError: the shared storage cannot be reached.
     """
+    if sys._getframe(1).f_globals.get("__name__") == "__mp_main__":  # noqa: SLF001  # how multiprocessing names a program it imports
+        msg = "tune is called while a worker process imports this program. Put the call below: if __name__ == '__main__':"
+        raise InvalidConfigError(msg)
     if record is not None:
         prepare_folder(record.absolute().parent, subject=f"the record {record}", fix="Pass --record FILE in a folder that can.")
     began, told = time.monotonic() if started is None else started, report or SilentReport()
@@ -135,7 +137,7 @@ def tune(
             cases, device = cases_of(problems, found.type), found.type
             if found.warning is not None:
                 told.warn(found.warning)
-            machine = stack.enter_context(_measuring(device, state, settings.trial_s))
+            machine = stack.enter_context(_measuring(device, settings.trial_s))
         shared = stack.enter_context(open_storage(storage, heartbeat_s=heartbeat_s)) if storage is not None else None
         told.plan(cases, device, settings)
         run = Run(settings, store_path=store_path, studies=studies, machine=machine, report=told, started=began, shared=shared)

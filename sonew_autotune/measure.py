@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,7 +31,8 @@ REPORTED_ROUNDS: Final = 7  # fewest rounds behind a number that is stored or sh
 TARGET_SAMPLE_S: Final = 0.02  # long against the timers' resolution, short against a machine's drift
 MAX_REPETITIONS: Final = 10_000
 CALIBRATING_CALLS: Final = 5
-MOST_COPIES: Final = 64
+MOST_COPIES: Final = 2048
+ALIGNMENT: Final = 512  # bytes between the starts of copies that share an allocation, as far apart as a GPU's allocator puts tensors
 _RESAMPLES: Final = 2000
 _CONFIDENCE: Final = (2.5, 97.5)
 
@@ -143,6 +145,7 @@ def interleave(
     target_sample_s: float = TARGET_SAMPLE_S,
     seed: int = 0,
     deadline: float | None = None,
+    fewest: int = 1,
     stop: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
     clock: Clock | None = None,
 ) -> dict[str, Samples]:
@@ -154,7 +157,7 @@ def interleave(
         device: "cpu" or "cuda", chooses the clock.
         target_sample_s: how long one sample lasts; a workload that is slower is called once per sample.
         seed: of the order inside the rounds.
-        deadline: `time.monotonic()` after which no further round is begun (the first always is).
+        deadline: `time.monotonic()` after which no further round is begun. fewest: rounds that are begun whatever the deadline.
         stop: asked after each round with the milliseconds so far; True ends the run early.
         clock: seconds for n calls of a workload, instead of the device's own clock.
 
@@ -177,7 +180,7 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in work}
     order, shuffler = list(work), random.Random(seed)  # noqa: S311  # an order, not a secret
     for done in range(rounds):
-        if done and deadline is not None and time.monotonic() > deadline:
+        if done >= max(fewest, 1) and deadline is not None and time.monotonic() > deadline:
             break
         shuffler.shuffle(order)
         for name in order:
@@ -203,9 +206,13 @@ def rotate(copies: Sequence[Work]) -> Work:
     return next_copy
 
 
-def copies_beyond_cache(held_bytes: int, cache_bytes: int) -> int:
-    """How many copies of buffers of so many bytes leave a cache of that size behind: twice its size together, within `MOST_COPIES`."""
-    return max(1, min(MOST_COPIES, math.ceil(2 * cache_bytes / max(held_bytes, 1))))
+def copies_beyond_cache(held_bytes: int, cache_bytes: int, *, most: int = MOST_COPIES) -> int:
+    """How many copies of buffers of so many bytes leave a cache of that size behind: twice its size together, at most `most`.
+
+    Where `most` decides, or what `cache_bytes` does not know of (a memory-side cache, a hypervisor's slice of a larger one), a
+    call may find a part of its data in a cache.
+    """
+    return max(1, min(most, math.ceil(2 * cache_bytes / max(held_bytes, 1))))
 
 
 def paired_ratio(a: Samples, b: Samples, *, seed: int = 0) -> Ratio:
@@ -231,28 +238,48 @@ def unpaired_ratio(a: Samples, b: Samples, *, seed: int = 0) -> Ratio:
     return Ratio(a.median_ms / b.median_ms, float(low), float(high))
 
 
-def fused_adamw(shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype | None = None, device: str = "cpu", seed: int = 0) -> Work:
-    """The baseline of every speed: one step of `torch.optim.AdamW(fused=True)` over tensors of these shapes; None: torch's default type."""
+def _slices(shapes: Sequence[tuple[int, ...]], itemsize: int, copies: int) -> tuple[list[slice], int]:
+    """Where tensors of these shapes lie in one copy's part of an allocation, each aligned, and that part's elements."""
+    step = ALIGNMENT // itemsize
+    sizes = [math.prod(shape) for shape in shapes]
+    *starts, end = itertools.accumulate((-(-size // step) * step for size in sizes), initial=0)
+    places = [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    return places, end if copies > 1 or not places else places[-1].stop
+
+
+def fused_adamw(
+    shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype | None = None, device: str = "cpu", seed: int = 0, copies: int = 1
+) -> Work:
+    """The baseline of every speed: one step of `torch.optim.AdamW(fused=True)` over tensors of these shapes; None: torch's default type.
+
+    With several copies each has its own parameters, gradients and state, and they take turns. All of it exists before the first call.
+    """
     import torch  # noqa: PLC0415  # see above
 
     generator = torch.Generator(device).manual_seed(seed)
-    params = [torch.randn(shape, dtype=dtype, device=device, generator=generator) for shape in shapes]
-    for param in params:
-        param.grad = torch.randn(param.shape, dtype=dtype, device=device, generator=generator)
-    return torch.optim.AdamW(params, lr=1e-6, fused=True).step
+    places, length = _slices(shapes, (dtype or torch.get_default_dtype()).itemsize, copies)
+    values, grads = (torch.randn((copies, length), dtype=dtype, device=device, generator=generator) for _ in range(2))
+    averages, squares = torch.zeros_like(values), torch.zeros_like(values)
+    steps: list[Work] = []
+    for buffers in zip(values, grads, averages, squares, strict=True):
+        tensors = [[own[place].view(shape) for own in buffers] for place, shape in zip(places, shapes, strict=True)]
+        optimizer = torch.optim.AdamW([param for param, *_ in tensors], lr=1e-6, fused=True)
+        for param, grad, average, square in tensors:
+            param.grad = grad
+            count = torch.zeros((), dtype=torch.float32, device=device)
+            optimizer.state[param] = {"step": count, "exp_avg": average, "exp_avg_sq": square}  # as its first step would make them
+        steps.append(optimizer.step)
+    return rotate(steps)
 
 
-def copy_roof(elements: int, *, dtype: torch.dtype | None = None, device: str = "cpu") -> Work:
-    """The memory system's own pace: a copy of so many elements; None: torch's default type."""
+def copy_roof(elements: int, *, dtype: torch.dtype | None = None, device: str = "cpu", copies: int = 1) -> Work:
+    """The memory system's own pace: a copy of so many elements, over several pairs of buffers in turn; None: torch's default type."""
     import torch  # noqa: PLC0415  # see above
 
-    source = torch.ones(elements, dtype=dtype, device=device)
-    target = torch.zeros_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-
-    return copy
+    (place,), length = _slices([(elements,)], (dtype or torch.get_default_dtype()).itemsize, copies)
+    sources = torch.ones((copies, length), dtype=dtype, device=device)
+    targets = torch.zeros_like(sources)
+    return rotate([partial(target[place].copy_, source[place]) for target, source in zip(targets, sources, strict=True)])
 
 
 def roof_share(*, bytes_moved: float, time_ms: float, copy_bytes: float, copy_ms: float) -> float:

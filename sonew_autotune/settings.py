@@ -26,6 +26,8 @@ class StorageError(SonewError, RuntimeError):
     exit_code: ClassVar[Exit] = Exit.WRONG_USE
 
 
+HEARTBEAT_S: Final = 15  # seconds between two signs of life in a database
+LARGEST_SEED: Final = 2**32  # numpy takes no larger ones
 EVERY_POINT: Final = "every-point"  # the sampler that is none: all points, in random order
 
 
@@ -50,6 +52,20 @@ class Settings:
     seed: int = 0
     fresh: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name, value in (("trials", self.trials), ("rounds", self.rounds)):
+            if value < 1:
+                msg = f"{name}={value} is not allowed: it must be at least 1. Pass for example --{name} 40."
+                raise InvalidConfigError(msg)
+        for name, seconds in (("budget", self.budget_s), ("trial-timeout", self.trial_s)):
+            if not 0 < seconds < float("inf"):
+                msg = f"{name}={seconds} is not allowed: it must be a positive number of seconds. Pass for example --{name} 120."
+                raise InvalidConfigError(msg)
+        if not 0 <= self.seed < LARGEST_SEED:
+            msg = f"seed={self.seed} is not allowed: it must lie between 0 and {LARGEST_SEED - 1}. Pass for example --seed 0."
+            raise InvalidConfigError(msg)
+
 
 EFFORTS: Final[Mapping[str, Settings]] = {
     "quick": Settings(trials=8, rounds=3, budget_s=60),
@@ -72,12 +88,6 @@ class Problems:
     device: str = "auto"
 
 
-def _positive(name: str, value: float | None, unit: str, example: float) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        msg = f"{name}={value} is not allowed: it must be a positive number of {unit}. Pass for example --{name} {example:g}."
-        raise InvalidConfigError(msg)
-
-
 def make_settings(
     effort: str,
     *,
@@ -97,14 +107,6 @@ def make_settings(
         msg = f"effort={effort!r} is not one of {list(EFFORTS)}. Pass --effort normal."
         raise InvalidConfigError(msg)
     chosen = EFFORTS[effort]
-    if trials is not None and trials < 1:
-        msg = f"trials={trials} is not allowed: it must be at least 1. Pass for example --trials {chosen.trials}."
-        raise InvalidConfigError(msg)
-    if seed < 0:
-        msg = f"seed={seed} is not allowed: it must not be negative. Pass for example --seed 0."
-        raise InvalidConfigError(msg)
-    _positive("budget", budget_s, "seconds", 120)
-    _positive("trial-timeout", trial_s, "seconds", chosen.trial_s)
     return replace(
         chosen,
         trials=chosen.trials if trials is None else trials,

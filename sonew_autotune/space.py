@@ -12,6 +12,12 @@ from sonew_kernels.spec import SPECS, Tunable
 
 THREADS: Final = "threads"  # the one axis whose values depend on the machine; 0 stands for torch's own number
 Config = Mapping[str, int]
+Point = tuple[tuple[str, int], ...]
+
+
+def point_of(config: Config) -> Point:
+    """A configuration as a key."""
+    return tuple(sorted(config.items()))
 
 
 def available_cores() -> int:

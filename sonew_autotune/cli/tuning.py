@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sonew.errors import InvalidConfigError
 from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, StateDir, Store, finish
 from sonew_autotune.commands.interrupt import interrupted_once
-from sonew_autotune.settings import EFFORTS, STATIC_BUDGETS_S, Exit, Problems, Settings, make_settings
+from sonew_autotune.settings import EFFORTS, HEARTBEAT_S, STATIC_BUDGETS_S, Exit, Problems, Settings, make_settings
 
 if TYPE_CHECKING:
     from sonew_autotune.commands.tuning import Places
@@ -69,6 +71,8 @@ def run(
     started = time.monotonic()
 
     def command() -> Exit:
+        _refuse("--target", target, {"--record": record, "--replay": replay, "--sampler": sampler, "--trials": trials})
+        _refuse("--replay", replay, {"--band": band, "--size": size, "--model": model, "--dtype": dtype, "--state": state})
         seconds = STATIC_BUDGETS_S.get(effort) if budget is None and target is not None else budget
         settings = make_settings(effort, trials=trials, budget_s=seconds, trial_s=trial_timeout, sampler=sampler, seed=seed, fresh=fresh)
         problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
@@ -82,6 +86,14 @@ def run(
         return _run_here(problems, settings, Places(store=store, record=record, replay=replay), started=started, as_json=as_json)
 
     finish(command, store=store, state_dir=state_dir)
+
+
+def _refuse(option: str, value: object, others: Mapping[str, object]) -> None:
+    """Refuse options that another one makes meaningless."""
+    given = [name for name, other in others.items() if other]
+    if value is not None and given:
+        msg = f"{', '.join(given)} has no meaning with {option}={value}: leave out one of the two."
+        raise InvalidConfigError(msg)
 
 
 def _run_here(problems: Problems, settings: Settings, places: Places, *, started: float, as_json: bool) -> Exit:
@@ -116,7 +128,7 @@ def worker(
     effort: Effort = "normal",
     sampler: Sampler = None,
     trial_timeout: TrialTimeout = None,
-    heartbeat: Annotated[int, typer.Option(help="Seconds between two signs of life in a database.", min=1)] = 15,
+    heartbeat: Annotated[int, typer.Option(help="Seconds between two signs of life in a database.", min=1)] = HEARTBEAT_S,
     seed: Seed = 0,
     replay: Replay = None,
     store: Store = None,

@@ -10,6 +10,7 @@ from typing import Final
 import typer
 
 from sonew import paths
+from sonew.errors import SonewError
 from sonew_autotune.commands.progress import ConsoleReport
 from sonew_autotune.commands.render import document, make_console, result_json, results_table
 from sonew_autotune.search.results import Result
@@ -56,12 +57,17 @@ def run(problems: Problems, settings: Settings, *, places: Places = DEFAULT_PLAC
     console, messages = make_console(), make_console(stderr=True)
     shown = messages if as_json else console
     report, interrupted = ConsoleReport(shown), False
+    failed: Exception | None = None
     asked = {field.name: value for field in fields(places) if (value := getattr(places, field.name)) is not None}
     try:
         with report:
             tune(problems, settings=settings, report=report, started=started, **asked)
     except KeyboardInterrupt:
         interrupted = True
+    except (SonewError, OSError) as error:  # a full disk, a storage that died: what was finished before is shown all the same
+        failed = error
+    if failed is not None and not report.results:
+        raise failed
     if as_json:
         typer.echo(document([result_json(result) for result in report.results]))
     elif report.results:
@@ -70,10 +76,12 @@ def run(problems: Problems, settings: Settings, *, places: Places = DEFAULT_PLAC
         report.warn(noise)
     if interrupted:
         shown.print("Interrupted. Finished problems are stored and finished trials kept: the same command goes on from here.")
-    if places.record is not None:
+    if places.record is not None and places.record.exists() and any(result.status != "reused" for result in report.results):
         shown.print(f"Every trial's samples: {places.record}", soft_wrap=True)
     if places.replay is None and any(result.entry is not None for result in report.results):
         band = next(result.case.band for result in report.results if result.entry is not None)
         shown.print(f"Stored in {places.store or paths.store_path()}", soft_wrap=True)
         shown.print(f"Use it:  from sonew.torch import SONew; optimizer = SONew(model.parameters(), lr=1e-3, band={band})", soft_wrap=True)
+    if failed is not None:
+        raise failed
     return _status(report.results, interrupted=interrupted)

@@ -78,6 +78,7 @@ class Warmed:
         hit: whether Triton's cache had it. seconds: that compiling took, or reading.
         key: the name of its folder in the cache. tiles: which groups of its launch a prologue serves, "" for others.
         error: why it does not compile, in a line; "" where it does.
+        refused: whether the compiler refuses it; False also where the machine failed (a full disk, no memory).
     """
 
     kernel: str
@@ -87,6 +88,7 @@ class Warmed:
     key: str
     tiles: str = ""
     error: str = ""
+    refused: bool = False
 
 
 def cache_folder() -> Path:
@@ -139,7 +141,8 @@ def _launch_group(launch: Launch, tiles: int, phases: Sequence[str], device: tor
                     torch.cuda.synchronize()  # a launch that fails says so now
             except Exception as error:  # noqa: BLE001  # whatever the compiler raises is this kernel's alone
                 reason = str(CompileError(phase, target, error))
-                yield Warmed(hit=False, seconds=0.0, key=f"{phase} {launch}", error=reason, **about)
+                refused = not isinstance(error, OSError | MemoryError)
+                yield Warmed(hit=False, seconds=0.0, key=f"{phase} {launch}", error=reason, refused=refused, **about)
                 continue
         for hit, seconds, key in heard:
             yield Warmed(hit=hit, seconds=seconds, key=key, **about)

@@ -17,8 +17,9 @@ from sqlalchemy.exc import ArgumentError
 from sonew.documents import read_regular_file
 from sonew.errors import InvalidConfigError
 from sonew_autotune.report.studies import RawStudy
+from sonew_autotune.search.opening import SUBJECT
 from sonew_autotune.search.storage import open_storage
-from sonew_autotune.search.study import RECORD, SUBJECT
+from sonew_autotune.search.study import RECORD
 from sonew_autotune.search.together import ENTRY, SUFFIX
 
 LARGEST_JOURNAL: Final = 2**29  # bytes: about a hundred thousand trials

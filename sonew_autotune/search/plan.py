@@ -14,13 +14,6 @@ from sonew_autotune.space import Config
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import Timed
 
-Point = tuple[tuple[str, int], ...]
-
-
-def point_of(config: Config) -> Point:
-    """A configuration as a key."""
-    return tuple(sorted(config.items()))
-
 
 def record_of(config: dict[str, int], outcome: Timed | Failure, *, seconds: float, roof: Callable[[Samples, Samples], float]) -> Record:
     """What is kept of an outcome; `roof` gives the share of a copy's pace from the candidate's and the copy's samples."""

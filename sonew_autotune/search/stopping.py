@@ -12,6 +12,7 @@ StopKind = Literal["every point", "trials", "roof", "stalled", "budget"]
 
 ROOF: Final = 0.95  # of a copy's bytes per second: what is left to gain is less than the machine's noise
 NO_ROOF: Final = 1.1  # of the same: nothing moves bytes that much faster than a copy, the machine was busy
+ROOF_TRIALS: Final = 3  # timed ones before the rule holds: one may have been lucky
 ROOF_BYTES: Final = 64 * 2**20  # problems that move less are bound by launches and caches, and a copy's pace is no roof to them
 PROGRESS: Final = 0.995  # a new best must be this much better than the one before to count as progress
 
@@ -63,7 +64,7 @@ def stop_of(records: Sequence[Record], *, wanted: int, points: int, exhaustive: 
         return Stop("every point", f"all {points} points of the space were tried")
     timed = [(r.ratio.median, r.roof_share) for r in records if r.ratio is not None and r.roof_share is not None]
     _, share = min(timed, default=(0.0, 0.0))
-    if rules.bytes_moved >= ROOF_BYTES and ROOF <= share <= NO_ROOF:
+    if rules.bytes_moved >= ROOF_BYTES and len(timed) >= ROOF_TRIALS and ROOF <= share <= NO_ROOF:
         return Stop("roof", f"the best candidate moves its bytes at {share:.0%} of a copy's pace: nothing is left to gain")
     if len(records) >= wanted:
         return Stop("trials", f"{wanted} trials were done")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import optuna
@@ -20,20 +19,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sonew_autotune.search.plan import Plan, Point, point_of, record_of
+from sonew_autotune.search.plan import Plan, record_of
+from sonew_autotune.search.presence import Presence, ask, end_trial
 from sonew_autotune.search.results import Record, Tried, parse_record
-from sonew_autotune.search.samplers import make_sampler
 from sonew_autotune.search.stopping import BUDGET, Stop, stop_of
-from sonew_autotune.search.storage import Opened, Presence, ask, open_journal
 from sonew_autotune.settings import EVERY_POINT
-from sonew_autotune.space import Config, Space
-from sonew_autotune.store.files import set_aside
-from sonew_autotune.store.journal import locked
+from sonew_autotune.space import Config, Point, Space, point_of
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import Timed
 
 RECORD: Final = "record"
-SUBJECT: Final = "subject"
 MAX_WASTED: Final = 20  # asks in a row that brought nothing new, before a fresh point is drawn at random
 DEATHS: Final = "deaths"
 MAX_DEATHS: Final = 5  # processes that may die at one point before it counts as failed
@@ -56,7 +51,7 @@ class _Begun:
 
 
 class Search:
-    """One problem's search. Made by `open_search` and `join_search`.
+    """One problem's search. Made by `opening.open_search` and `opening.join_search`.
 
     Attributes:
         space: the points.
@@ -117,10 +112,7 @@ class Search:
         return {name: self._values[name][trial.params[name]] for name in self._values if name in trial.params}
 
     def _tell(self, number: int, record: Record | None) -> None:
-        if record is None or record.ratio is None:
-            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        else:
-            self._study.tell(number, record.ratio.median, skip_if_finished=True)
+        end_trial(self._study, number, record.ratio.median if record is not None and record.ratio is not None else None)
 
     def _keep(self, trial: Trial, record: Record) -> None:
         """The record first, then the trial's state: a death in between loses nothing."""
@@ -151,6 +143,10 @@ class Search:
         """What an entry's evidence says of the search."""
         stop = self._stop or BUDGET
         return Tried(self.space, self.records, self.method, stop.kind, stop.why)
+
+    def record_of(self, config: Config) -> Record | None:
+        """What is known of a point."""
+        return self._known.get(point_of(config))
 
     @property
     def ranked(self) -> list[Record]:
@@ -208,16 +204,16 @@ class Search:
             if trial is None:
                 return False
             config = self._config(trial)
-            if self._is_new(config) and self.space.rejects(config) is None and not self._taken(trial.number, config):
-                working = ExitStack()
+            with ExitStack() as working:
                 try:
                     working.enter_context(self._presence.working(trial))
                 except UpdateFinishedTrialError:
                     continue  # this process slept so long that it was taken for dead
-                self._busy.add(point_of(config))
-                self._begun.append(_Begun(trial, config, working, prepare(config) if prepare is not None else None))
-                return True
-            self._tell(trial.number, self._known.get(point_of(config)))
+                if self._is_new(config) and self.space.rejects(config) is None and not self._taken(trial.number, config):
+                    self._busy.add(point_of(config))
+                    self._begun.append(_Begun(trial, config, working.pop_all(), prepare(config) if prepare is not None else None))
+                    return True
+                self._tell(trial.number, self._known.get(point_of(config)))
         return False
 
     def _finish(self, begun: _Begun, evaluate: Evaluate) -> Record:
@@ -232,13 +228,13 @@ class Search:
 
     def _abandon(self) -> None:
         """Give back what was asked for and not finished: nothing is known of it, and it is the first to be tried again."""
-        for begun in self._begun:
-            if begun.prepared is not None:
-                begun.prepared.cancel()
-            self._tell(begun.trial.number, None)
-            self._study.enqueue_trial(begun.trial.params)
-            begun.working.close()
-        self._begun.clear()
+        while self._begun:
+            begun = self._begun.pop()
+            with begun.working:
+                if begun.prepared is not None:
+                    begun.prepared.cancel()
+                self._tell(begun.trial.number, None)
+                self._study.enqueue_trial(begun.trial.params)
 
     def run(
         self,
@@ -285,54 +281,3 @@ def _distribution(values: Sequence[int]) -> BaseDistribution:
     if len(values) > 2:
         return IntDistribution(0, len(values) - 1)
     return CategoricalDistribution(range(len(values)))
-
-
-def _load_search(opened: Opened, name: str, space: Space, plan: Plan) -> Search:
-    study = optuna.create_study(storage=opened.storage, study_name=name, direction="minimize", load_if_exists=True)
-    if SUBJECT not in study.user_attrs:
-        study.set_user_attr(SUBJECT, dict(plan.subject))
-    others = len(study.get_trials(deepcopy=False))  # on resume, and beside other processes, other proposals than theirs
-    study.sampler = make_sampler(plan.sampler or DEFAULT_SAMPLER, plan.seed + others)
-    return Search(space, study, opened.presence, plan)
-
-
-def join_search(opened: Opened, name: str, space: Space, plan: Plan) -> Search:
-    """Join the search of one problem in a shared storage; its name says everything that a time depends on."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return _load_search(opened, name, space, plan)
-
-
-@contextmanager
-def open_search(
-    folder: Path, name: str, space: Space, plan: Plan, *, fresh: bool = False, warn: Callable[[str], None] = lambda _: None
-) -> Iterator[Search]:
-    """Open or resume the search of one problem, alone on its journal file.
-
-    Args:
-        folder: of the journals.
-        name: of the study; everything a time depends on must be in it, since trials of one name are compared.
-        space: the points. plan: how to go.
-        fresh: forget what an earlier run found.
-        warn: told, in a line, about a broken journal, which is set aside.
-
-    Raises:
-        LockedError: another process is searching the same problem.
-        OSError: the journal cannot be read or written.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / f"{name}.journal"
-    with locked(path.with_suffix(".lock"), wait=False):
-        if fresh:
-            path.unlink(missing_ok=True)
-        try:
-            with open_journal(path, alone=True) as opened:
-                _load_search(opened, name, space, plan)
-        except OSError:
-            raise
-        except Exception as error:
-            if not path.exists():
-                raise  # whatever it was, no journal caused it
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warn(f"{path} is broken ({reason}): it was moved to {set_aside(path, 'corrupt')} and the search begun anew")
-        with open_journal(path, alone=True) as opened:
-            yield _load_search(opened, name, space, plan)

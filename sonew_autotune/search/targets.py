@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +30,15 @@ NEIGHBOURS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A case with the backend that will step it here, and the key under which its winner is kept."""
+    """A case with the backend that will step it here, and the key under which its winner is kept.
+
+    `replayed`: what an entry's evidence says where times come from a recording.
+    """
 
     subject: Subject
     key: tuned.Key
     space: Space
+    replayed: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What a study says of itself: key, case, default and space."""
@@ -45,7 +50,8 @@ class Target:
         """Everything that a trial's time depends on, as a file name."""
         identity = [PROTOCOL, asdict(self.key), self.subject.case.shapes, self.space.axes, dict(self.subject.default)]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        return f"{self.key.kernel}-band{self.key.band}-{self.key.param_dtype}-{self.subject.case.name}-{digest}"
+        name = re.sub(r"[^\w.\[\]-]", "_", self.subject.case.name)[:60]  # a recording's may be anything
+        return f"{self.key.kernel}-band{self.key.band}-{self.key.param_dtype}-{name}-{digest}"
 
 
 def find_target(case: Case) -> Target:
@@ -89,7 +95,9 @@ def recorded_target(landscape: Landscape) -> Target:
     tried = {tunable.name: {record.config.get(tunable.name) for record in landscape.records} for tunable in SPECS[kernel].tunables}
     values = {tunable.name: tuple(value for value in tunable.values if value in tried[tunable.name]) for tunable in SPECS[kernel].tunables}
     subject = Subject(case=landscape.case, backend=BACKEND, kernel=kernel, default=landscape.default)
-    return Target(subject=subject, key=landscape.key, space=Space(kernel, landscape.key.band, tuple(values.items())))
+    space = Space(kernel, landscape.key.band, tuple(values.items()))
+    replayed = {"replayed": True, "versions": dict(landscape.versions), "date": landscape.date}
+    return Target(subject=subject, key=landscape.key, space=space, replayed=replayed)
 
 
 def landscape_of(target: Target, records: Sequence[Record]) -> Landscape:

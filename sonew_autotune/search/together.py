@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from sonew import tuned
-from sonew_autotune.search.storage import Opened, ask
+from sonew_autotune.search.presence import Opened, ask, end_trial
 
 ENTRY: Final = "entry"
 SUFFIX: Final = " decision"
@@ -46,18 +47,37 @@ def decide_once(
         if made and enough(made[-1]):
             return made[-1], False
         if not any(trial.state == TrialState.RUNNING for trial in trials):
-            trial = ask(study)
-            with opened.presence.working(trial):
-                running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-                entry = decide() if trial.number == min(each.number for each in running) else None
-                if entry is not None:
-                    trial.set_user_attr(ENTRY, entry.as_json())
-                study.tell(trial.number, state=TrialState.FAIL)  # a number is not what this trial is for
-            if trial.number == min(each.number for each in running):
+            elected, entry = _stand(opened, study, decide)
+            if elected:
                 return entry, True
         if not keep_going():
             return None, False
         time.sleep(POLL_S)
+
+
+def _stand(opened: Opened, study: optuna.Study, decide: Callable[[], tuned.Entry | None]) -> tuple[bool, tuned.Entry | None]:
+    """Of the processes that ask at once the first one decides: (whether it is this one, its entry)."""
+    trial = ask(study)
+    try:
+        with opened.presence.working(trial):
+            running = [each.number for each in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+            if trial.number != min(running, default=None):
+                return False, None
+            entry = decide()
+            if entry is not None:
+                _publish(study, trial, entry)
+            return True, entry
+    except UpdateFinishedTrialError:  # it was taken for dead before it could sign
+        return False, None
+    finally:
+        end_trial(study, trial.number)  # a number is not what this trial is for
+
+
+def _publish(study: optuna.Study, trial: optuna.Trial, entry: tuned.Entry) -> None:
+    try:
+        trial.set_user_attr(ENTRY, entry.as_json())
+    except UpdateFinishedTrialError:  # this process slept so long that it was taken for dead: its entry is sound all the same
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={ENTRY: entry.as_json()}))
 
 
 def decided_entries(opened: Opened) -> list[tuned.Entry]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +13,12 @@ from sonew import tuned
 from sonew_autotune.device import NoDeviceError
 from sonew_autotune.measure import TARGET_SAMPLE_S
 from sonew_autotune.problems import Case
+from sonew_autotune.search.opening import join_search, open_search
 from sonew_autotune.search.plan import Plan
+from sonew_autotune.search.presence import Opened
 from sonew_autotune.search.results import Record, Report, Result
 from sonew_autotune.search.stopping import BUDGET, Rules, Stop
-from sonew_autotune.search.storage import Opened
-from sonew_autotune.search.study import Prepare, Search, join_search, open_search
+from sonew_autotune.search.study import Prepare, Search
 from sonew_autotune.search.targets import Target, find_target, neighbours
 from sonew_autotune.search.together import decide_once
 from sonew_autotune.settings import EVERY_POINT, Settings
@@ -27,8 +28,11 @@ from sonew_autotune.store.journal import LockedError
 from sonew_autotune.store.merge import ORIGIN
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import FINAL_ROUNDS, RUNOFF_ROUNDS, Comparison, FinalRequest, Request, Timed, TrialRequest
+from sonew_autotune.trials.turns import DeviceBusyError
 
 GRACE_SECONDS: Final = 4.0  # how far past the budget a trial or the final comparison may reach before it is stopped
+SHORTEST_HANG: Final = 15.0  # seconds: a worker may have to start, which means importing torch
+HANG_FACTOR: Final = 10.0
 FINALISTS: Final = 3
 FINAL_SECONDS: Final = 120.0  # beyond its expected time, before a final comparison counts as hung
 
@@ -44,13 +48,14 @@ class Machine:
     """What a run works on.
 
     Attributes:
-        answer: answers trial requests within a time, see `worker.Worker`.
+        answer: answers trial requests within a time, see `worker.Worker`. turn: holds the device until a `time.monotonic()` at the latest.
         target: what a case's search rests on here.
         compiler: begins to compile a target's candidates in the background, None where there is nothing to compile or it would disturb
             the timing. ahead: how many candidates are compiled while one is timed.
     """
 
     answer: Answer
+    turn: Callable[[float], AbstractContextManager[None]] = lambda _end: nullcontext()
     target: Callable[[Case], Target] = find_target
     compiler: Callable[[Target], Prepare] | None = None
     ahead: int = 0
@@ -112,7 +117,7 @@ class Run:
             now = time.monotonic()
             try:
                 result = self._tune_case(case, now + (self.deadline - now) / (len(cases) - index))
-            except (LockedError, OSError) as error:  # its journal is taken or its files cannot be written: the other results stand
+            except LockedError as error:  # its journal is taken: the other results stand
                 result = Result(case=case, status="unfinished", note=str(error))
             results.append(result)
             self.report.end(result)
@@ -154,25 +159,35 @@ class Run:
             yield search
 
     def _evaluate(self, target: Target, search: Search, config: dict[str, int]) -> Timed | Failure:
-        outcome: Timed | Failure
         best = next((record.config for record in search.ranked), None)
         incumbent = best if best not in (None, dict(target.subject.default)) else None
         request = TrialRequest(
             subject=target.subject, config=config, rounds=self.settings.rounds, seed=self.settings.seed, incumbent=incumbent
         )
-        allowed, outcome = self._answer(request, self.settings.trial_s, GRACE_SECONDS)
-        if isinstance(outcome, Failure) and outcome.kind == "timeout" and allowed < self.settings.trial_s:
-            raise OutOfTimeError
+        outcome: Timed | Failure = self._answer(request, self._patience_for(search), GRACE_SECONDS)
         return outcome
 
-    def _answer(self, request: Request, seconds: float, grace: float) -> tuple[float, Any]:
-        """(seconds that were allowed, outcome). After a death there is a second chance: it may not have been the candidate's doing."""
+    def _patience_for(self, search: Search) -> float:
+        """Seconds after which a candidate hangs: those of the settings, or many times what its like took, if that is less."""
+        took = [record.seconds for record in search.records if record.failure is None]
+        return min(self.settings.trial_s, max(SHORTEST_HANG, HANG_FACTOR * max(took))) if took else self.settings.trial_s
+
+    def _answer(self, request: Request, seconds: float, grace: float) -> Any:  # noqa: ANN401  # whatever the machine answers
+        """The outcome, after at most so many seconds. A death is given a second chance: it may not have been the candidate's doing.
+
+        Raises:
+            OutOfTimeError: the budget and its grace ended, before or inside.
+        """
+        end = self.deadline + grace
         for _ in range(2):
-            allowed = max(min(seconds, self.deadline + grace - time.monotonic()), 0.0)
-            outcome = self.machine.answer(request, allowed)
+            with self.machine.turn(end):
+                allowed = min(seconds, end - time.monotonic())
+                outcome = self.machine.answer(request, max(allowed, 0.0))
+            if isinstance(outcome, Failure) and outcome.kind == "timeout" and allowed < seconds:
+                raise OutOfTimeError
             if not (isinstance(outcome, Failure) and outcome.kind == "crash"):
                 break
-        return allowed, outcome
+        return outcome
 
     def _search_case(self, target: Target, search: Search, deadline: float) -> Result:
         case, default = target.subject.case, dict(target.subject.default)
@@ -180,8 +195,11 @@ class Run:
 
         def keep_going() -> bool:
             timed = search.ranked
+            record = search.record_of(default)
+            if record is not None and record.failure is not None:
+                return False  # nothing can be compared with it
             if not timed:
-                return time.monotonic() < self.deadline and not search.records  # a default that fails ends the search
+                return time.monotonic() < self.deadline
             return time.monotonic() + final_seconds(timed[0].default_ms or 0.0) < deadline
 
         try:
@@ -192,8 +210,8 @@ class Run:
                 keep_going=keep_going,
                 told=lambda record: self.report.trial(case, record),
             )
-        except OutOfTimeError:
-            return Result(case=case, status="unfinished", note="the budget ended inside a trial; run again to go on")
+        except (OutOfTimeError, DeviceBusyError):
+            stop = BUDGET
         failures = tuple(record for record in search.records if record.failure is not None)
         broken = next((record for record in failures if record.config == default), None)
         if broken is not None and broken.failure is not None:
@@ -236,12 +254,12 @@ class Run:
         faster = [record.config for record in ranked if record.ratio is not None and record.ratio.median < 1 and record.config != default]
         seconds = final_seconds(ranked[0].default_ms or 0.0)
         request = FinalRequest(subject=target.subject, finalists=faster[:FINALISTS] or [default], seed=self.settings.seed, seconds=seconds)
-        outcome: Comparison | Failure
-        _, outcome = self._answer(request, FINAL_SECONDS + seconds, 2 * GRACE_SECONDS)
+        try:
+            outcome: Comparison | Failure = self._answer(request, FINAL_SECONDS + seconds, 2 * GRACE_SECONDS)
+        except (OutOfTimeError, DeviceBusyError):
+            ended = "the budget ended inside the final comparison; run again to go on"
+            return Result(case=case, status="unfinished", note=ended, failures=failures)
         if isinstance(outcome, Failure):
-            if outcome.kind == "timeout":
-                ended = "the budget ended inside the final comparison; run again to go on"
-                return Result(case=case, status="unfinished", note=ended, failures=failures)
             return Result(case=case, status="failed", note=f"final comparison: {outcome.kind}: {outcome.message}", failures=failures)
         verdict = judge_comparison(target.subject, outcome)
         if verdict.noisy:
@@ -251,6 +269,8 @@ class Run:
                 return Result(case=case, status="reused", entry=earlier, note=note, failures=failures)
         settings = self.settings
         entry = entry_from(target.key, target.subject, outcome, verdict, search.tried, seed=settings.seed, patience=settings.patience)
+        if target.replayed:
+            entry = replace(entry, evidence={**entry.evidence, **target.replayed})
         winners.save(self.store_path, entry, warn=self.report.warn)
         return Result(case=case, status=verdict.status, entry=entry, note=note, failures=failures)
 

@@ -19,6 +19,7 @@ from sonew_autotune.search.results import Tried
 from sonew_autotune.trials.trial import ADAMW, BEST, COPY, DEFAULT, Comparison, Subject
 
 PACKAGES: Final = ("torch", "triton", "optuna", "numpy")
+NOISY_ROOF: Final = 3.0  # of a copy's pace: no step is that fast, other work held up the copy and who knows what else
 DRIVERS: Final = ("nvidia", "amdgpu")
 NOISY_SPREAD: Final = 0.5  # of the median: beyond it other work decides the times, and what wins today loses tomorrow
 
@@ -36,7 +37,9 @@ class Verdict:
 def judge_comparison(subject: Subject, comparison: Comparison) -> Verdict:
     """The challenger wins only on a quiet machine and when the whole interval of its ratio to the default lies below 1."""
     ratio = paired_ratio(comparison.samples[BEST], comparison.samples[DEFAULT])
-    noisy = max(comparison.samples[name].spread for name in (BEST, DEFAULT)) > NOISY_SPREAD
+    spread = max(comparison.samples[name].spread for name in (BEST, DEFAULT))
+    share = subject.case.roof_share(comparison.samples[BEST].median_ms, comparison.samples[COPY].median_ms)
+    noisy = spread > NOISY_SPREAD or share > NOISY_ROOF
     if ratio.high < 1 and not noisy and dict(comparison.config) != dict(subject.default):
         return Verdict("tuned", dict(comparison.config), ratio, noisy)
     return Verdict("default kept", dict(subject.default), ratio, noisy)

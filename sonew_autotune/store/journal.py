@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from sonew.errors import SonewError
+
+BLOCK: Final = 65536
 
 
 class LockedError(SonewError, RuntimeError):
@@ -40,10 +43,17 @@ def cut_torn_line(path: Path) -> bool:
     """Drop an unfinished last line, left by a process that was killed while it wrote; True if there was one."""
     if not path.exists():
         return False
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) == len(data):
-        return False
     with path.open("r+b") as handle:
-        handle.truncate(len(whole))
+        size = end = handle.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            handle.seek(start)
+            last = handle.read(end - start).rfind(b"\n")
+            if last >= 0:
+                end = start + last + 1
+                break
+            end = start
+        if end == size:
+            return False
+        handle.truncate(end)
     return True

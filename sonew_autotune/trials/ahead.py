@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sonew.config import LaunchConfig
+from sonew.errors import SonewError
 from sonew_autotune.compiler.warm import Launch, Warmed, warm
 from sonew_autotune.problems import Case
 from sonew_autotune.space import Config, available_cores
@@ -27,9 +29,14 @@ class CompileRequest:
 
 
 def answer_compile(request: CompileRequest) -> Failure | None:
-    """Fill Triton's cache with the candidate's kernels; the failure where one of them does not compile."""
+    """Fill Triton's cache with the candidate's kernels; the failure where the compiler refuses one of them.
+
+    Where the cache cannot be filled (it cannot be written, the disk is full, Triton is set not to use it) the candidate is not to
+    blame: the process that times it compiles it, too.
+    """
     broken: list[Warmed] = []
-    warm([request.launch], request.target, lambda warmed: broken.append(warmed) if warmed.error else None)
+    with suppress(SonewError):
+        warm([request.launch], request.target, lambda warmed: broken.append(warmed) if warmed.refused else None)
     return Failure("compile", broken[0].error) if broken else None
 
 
@@ -72,7 +79,10 @@ class CompileAhead:
         self._threads = ThreadPoolExecutor(self.processes, thread_name_prefix="compile")
 
     def submit(self, request: CompileRequest) -> Future[Failure | None]:
-        """Begin to compile; the future's result is a failure or None."""
+        """Begin to compile; the future's result is a failure of the candidate, or None: it was compiled, or will be where it is timed.
+
+        A compiler that dies (of too little memory, say) has not judged the candidate.
+        """
         return self._threads.submit(self._compile, request)
 
     def _compile(self, request: CompileRequest) -> Failure | None:
@@ -83,10 +93,11 @@ class CompileAhead:
             self._free.put(worker)
         if outcome is not None and outcome.kind == "timeout":
             return Failure("compile timeout", f"not compiled after {self._seconds:.0f} s, the compiler was stopped")
-        return outcome if outcome is None else replace(outcome, kind="compile")
+        return outcome if outcome is not None and outcome.kind == "compile" else None
 
     def close(self) -> None:
-        """Stop every process, whatever it is at."""
+        """Stop every process, whatever it is at, and the threads that wait for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.close()
+        self._threads.shutdown()

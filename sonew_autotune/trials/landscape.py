@@ -15,8 +15,10 @@ from sonew.tuned import Key
 from sonew_autotune.problems import Case
 from sonew_autotune.store.files import write_atomically
 from sonew_autotune.trials.outcome import KINDS, Failure
+from sonew_kernels.spec import SPECS, STORAGE_BYTES, SUPPORTED_BANDS
 
 SCHEMA_VERSION: Final = 1
+STORED: Final = ("param_dtype", "grad_dtype", "state_dtype", "direction_dtype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +110,25 @@ def _landscape(raw: Mapping[str, Any]) -> Landscape:
         if not isinstance(getattr(key, field.name), int if field.type == "int" else str):
             msg = f"key.{field.name} is {getattr(key, field.name)!r}, expected {field.type}"
             raise InvalidConfigError(msg)
+    case, records = Case(**{**raw["case"], "shapes": shapes}), tuple(map(_record, raw["records"]))
+    for name, value, allowed in (
+        ("key.kernel", key.kernel, tuple(SPECS)),
+        ("key.band", key.band, SUPPORTED_BANDS),
+        ("case.band", case.band, (key.band,)),
+        ("case.device", case.device, ("cpu", "cuda")),
+        *((f"case.{field}", getattr(case, field), tuple(STORAGE_BYTES)) for field in STORED),
+    ):
+        if value not in allowed:
+            msg = f"{name} is {value!r}, expected one of {list(allowed)}"
+            raise InvalidConfigError(msg)
+    if not records or not shapes or min(case.elements, *(side for shape in shapes for side in shape)) < 1 or not isinstance(case.name, str):
+        msg = "a landscape needs a name, records, and shapes of at least one element"
+        raise InvalidConfigError(msg)
     return Landscape(
         key=key,
-        case=Case(**{**raw["case"], "shapes": shapes}),
+        case=case,
         default=dict(raw["default"]),
-        records=tuple(map(_record, raw["records"])),
+        records=records,
         versions=dict(raw["versions"]),
         date=str(raw["date"]),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sonew_autotune.measure import REPORTED_ROUNDS, Samples, paired_ratio
+from sonew_autotune.measure import Samples, paired_ratio
 from sonew_autotune.problems import Case
 from sonew_autotune.trials.landscape import Landscape, LandscapeRecord
 from sonew_autotune.trials.outcome import Failure
@@ -18,6 +18,7 @@ from sonew_autotune.trials.trial import (
     CANDIDATE,
     COPY,
     DEFAULT,
+    FINAL_ROUNDS,
     INCUMBENT,
     RUNOFF_ROUNDS,
     Comparison,
@@ -86,7 +87,7 @@ class RecordedDevice:
             if best is not None:  # as it would have been beside this round's default
                 own, default, _copy = self._draw(best)
                 times[INCUMBENT].append(own / default * drawn[1])
-            if lost(times):
+            if lost(times, request.rounds):
                 break
         samples = {name: Samples(tuple(taken)) for name, taken in times.items()}
         pruned = len(times[CANDIDATE]) < request.rounds
@@ -101,6 +102,6 @@ class RecordedDevice:
             return drawn[len(drawn) // 2]
 
         best = min(request.finalists, key=ratio)
-        rounds = [self._draw(records[_point(best)]) for _ in range(REPORTED_ROUNDS)]
+        rounds = [self._draw(records[_point(best)]) for _ in range(FINAL_ROUNDS)]
         own, default, copy = (Samples(tuple(column)) for column in zip(*rounds, strict=True))
         return Comparison(dict(best), {BEST: own, DEFAULT: default, COPY: copy, ADAMW: default}, {BEST: 0, DEFAULT: 0})

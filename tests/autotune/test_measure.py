@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 from sonew.errors import InvalidConfigError
 from sonew_autotune.measure import (
+    ALIGNMENT,
+    MOST_COPIES,
     WARM_S,
     Ratio,
     Samples,
@@ -79,6 +82,8 @@ def test_stop_and_deadline_end_early_but_never_before_the_first_round() -> None:
     assert [len(taken.times_ms) for taken in stopped.values()] == [2, 2]
     late = interleave(_named("a"), rounds=9, clock=clock, deadline=time.monotonic() - 1)
     assert len(late["a"].times_ms) == 1
+    kept = interleave(_named("a"), rounds=9, clock=clock, deadline=time.monotonic() - 1, fewest=7)
+    assert len(kept["a"].times_ms) == 7
 
 
 @pytest.mark.parametrize(("arguments", "match"), [({"rounds": 0}, "rounds=0"), ({"device": "tpu"}, r"device='tpu'.*cpu.*cuda")])
@@ -129,10 +134,38 @@ def test_baselines_do_their_work() -> None:
         torch.testing.assert_close(param, clone.detach())
 
     copy = copy_roof(9, dtype=torch.bfloat16)
-    held = inspect.getclosurevars(copy).nonlocals
-    assert not held["target"].any()
+    assert isinstance(copy, partial)
+    target, (source,) = copy.func.__self__, copy.args  # type: ignore[attr-defined]
+    assert not target.any()
     copy()
-    assert torch.equal(held["target"], torch.ones(9, dtype=torch.bfloat16))
+    assert torch.equal(target, torch.ones(9, dtype=torch.bfloat16))
+    assert source.shape == (9,)
+
+
+def _turns(work: Work, count: int) -> list[Any]:
+    """What a rotation of so many copies calls, in order."""
+    turns = inspect.getclosurevars(work).nonlocals["turns"]
+    return [next(turns) for _ in range(count)]
+
+
+def test_copies_of_the_baselines_share_no_memory_and_are_aligned() -> None:
+    copy = copy_roof(1001, copies=3)
+    pairs = [(turn.func.__self__, turn.args[0]) for turn in _turns(copy, 3)]
+    addresses = sorted(tensor.data_ptr() for pair in pairs for tensor in pair)
+    assert len(addresses) == 6
+    assert min(np.diff(addresses)) >= 1001 * 4
+    assert len({target.data_ptr() % ALIGNMENT for target, _ in pairs}) == 1
+
+    step = fused_adamw([(3, 5), (7,)], copies=2)
+    optimizers = [turn.__self__ for turn in _turns(step, 2)]
+    params = [param for optimizer in optimizers for param in optimizer.param_groups[0]["params"]]
+    assert [tuple(param.shape) for param in params] == [(3, 5), (7,)] * 2
+    states = [optimizer.state[param] for optimizer in optimizers for param in optimizer.param_groups[0]["params"]]
+    held = [tensor.data_ptr() for state, param in zip(states, params, strict=True) for tensor in (param, param.grad, *state.values())]
+    assert len(set(held)) == 4 * 5
+    before = [param.clone() for param in params]
+    step()
+    assert [bool((param != old).any()) for param, old in zip(params, before, strict=True)] == [True, True, False, False]
 
 
 def test_the_cpu_clock_takes_real_time() -> None:
@@ -149,10 +182,12 @@ def test_copies_take_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "cache", "copies"), [(2**20, 2**25, 64), (2**21, 2**25, 32), (3 * 2**20, 2**25, 22), (2**27, 2**25, 1), (0, 2**25, 64)]
+    ("held", "cache", "copies"),
+    [(2**20, 2**25, 64), (2**19, 2**25, 128), (3 * 2**20, 2**25, 22), (2**27, 2**25, 1), (0, 2**25, MOST_COPIES)],
 )
 def test_copies_leave_the_cache_behind(held: int, cache: int, copies: int) -> None:
     assert copies_beyond_cache(held, cache) == copies
+    assert copies_beyond_cache(held, cache, most=5) == min(copies, 5)
 
 
 def test_the_device_is_warm_before_the_first_sample() -> None:

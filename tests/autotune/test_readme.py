@@ -16,7 +16,7 @@ COMMANDS = [line.split("#")[0].strip() for line in PAGE.splitlines() if line.sta
 
 def test_the_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = fenced(PAGE, "python")
-    exec(compile(program, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102  # our own page
+    exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102  # our own page
     assert capsys.readouterr().out.startswith("band 1 65536 float32 on cpu ")
 
 

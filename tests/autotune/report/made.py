@@ -20,8 +20,9 @@ from sonew.config import LaunchConfig
 from sonew.tuned import Entry, Key
 from sonew_autotune.measure import Ratio, Samples, paired_ratio
 from sonew_autotune.report.studies import RawStudy
+from sonew_autotune.search.opening import SUBJECT
 from sonew_autotune.search.results import Record
-from sonew_autotune.search.study import RECORD, SUBJECT
+from sonew_autotune.search.study import RECORD
 from sonew_autotune.space import Space
 from sonew_autotune.trials.outcome import KINDS, Failure, FailureKind
 from sonew_kernels.spec import SPECS

@@ -11,10 +11,11 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 
+from sonew_autotune.search.opening import join_search
 from sonew_autotune.search.plan import Plan
+from sonew_autotune.search.presence import Bury, Opened
 from sonew_autotune.search.stopping import Rules
-from sonew_autotune.search.storage import Bury, Opened
-from sonew_autotune.search.study import Search, join_search
+from sonew_autotune.search.study import Search
 from sonew_autotune.search.targets import recorded_target
 from sonew_autotune.search.tuner import FINALISTS
 from sonew_autotune.settings import Settings

@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from sonew_autotune.search.opening import open_search
 from sonew_autotune.search.plan import Plan
 from sonew_autotune.search.samplers import NEEDS, sampler_names
-from sonew_autotune.search.study import open_search
 from sonew_autotune.space import build_space
 from sonew_autotune.trials.trial import Timed
 from tests.autotune.samples import timed

@@ -37,10 +37,11 @@ def test_progress_is_a_new_best_beyond_noise(ratios: tuple[float | None, ...], s
         (_records(1.0, 0.9, 0.95, 0.95), {"rules": Rules(patience=2)}, "stalled"),
         (_records(1.0, 0.9, 0.95, 0.95), {"rules": Rules(patience=3)}, None),
         (_records(1.0, 0.9, 0.95, 0.95), {"rules": Rules(patience=2), "exhaustive": True}, None),
-        (_records(1.0, roof=0.96), {"rules": Rules(bytes_moved=ROOF_BYTES)}, "roof"),
-        (_records(1.0, roof=1.4), {"rules": Rules(bytes_moved=ROOF_BYTES)}, None),
-        (_records(1.0, roof=0.94), {"rules": Rules(bytes_moved=ROOF_BYTES)}, None),
-        (_records(1.0, roof=1.4), {"rules": Rules(bytes_moved=ROOF_BYTES - 1)}, None),
+        (_records(1.0, 1.0, 0.9, roof=0.96), {"rules": Rules(bytes_moved=ROOF_BYTES)}, "roof"),
+        (_records(1.0, 0.9, roof=0.96), {"rules": Rules(bytes_moved=ROOF_BYTES)}, None),
+        (_records(1.0, 1.0, 0.9, roof=1.4), {"rules": Rules(bytes_moved=ROOF_BYTES)}, None),
+        (_records(1.0, 1.0, 0.9, roof=0.94), {"rules": Rules(bytes_moved=ROOF_BYTES)}, None),
+        (_records(1.0, 1.0, 0.9, roof=1.4), {"rules": Rules(bytes_moved=ROOF_BYTES - 1)}, None),
     ],
 )
 def test_the_reason_to_stop(records: list[Record], arguments: dict[str, object], kind: str | None) -> None:

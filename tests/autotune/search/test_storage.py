@@ -13,10 +13,16 @@ from optuna.trial import TrialState
 
 from sonew import tuned
 from sonew.errors import InvalidConfigError
-from sonew_autotune.search.storage import JournalLock, open_storage
+from sonew_autotune.search.journals import JournalLock
+from sonew_autotune.search.opening import join_search
+from sonew_autotune.search.plan import Plan
+from sonew_autotune.search.presence import ask
+from sonew_autotune.search.storage import open_storage
 from sonew_autotune.search.study import RECORD
 from sonew_autotune.search.targets import recorded_target
+from sonew_autotune.search.together import SUFFIX, decide_once, decided_entries
 from sonew_autotune.settings import StorageError
+from tests.autotune.entries import sound_entry
 from tests.autotune.search.postgres import postgres
 from tests.autotune.search.workers import BEST, LANDSCAPE, POINTS, forked, kill, status_of, tune
 
@@ -66,7 +72,7 @@ def test_workers_on_postgresql_outlive_a_killed_one(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_reached_is_one_line_without_the_password() -> None:
     with (
-        pytest.raises(StorageError, match=r"//tuner:\*\*\*@127\.0\.0\.1:1/x fails: .*Check that the server runs") as caught,
+        pytest.raises(StorageError, match=r"//tuner:\*\*\*@127\.0\.0\.1:1/x fails: .*Check that it is there") as caught,
         open_storage("postgresql+psycopg://tuner:secret@127.0.0.1:1/x"),
     ):
         pass
@@ -78,7 +84,7 @@ def test_a_database_that_cannot_be_reached_is_one_line_without_the_password() ->
     ("url", "match"),
     [
         ("redis://localhost", r"names 'redis', which is not one of \['postgresql'"),
-        ("://", "is not a storage URL"),
+        ("://", "the storage is not a URL"),
         ("mysql://user@host/db", "needs a driver that is not installed .*pip install"),
         ("sqlite:////proc/nothing/x.db", "unable to open database file"),
     ],
@@ -101,3 +107,61 @@ def test_the_lock_cuts_off_what_a_killed_writer_left(tmp_path: Path) -> None:
     assert lock.acquire()
     lock.release()
     assert journal.read_bytes() == b'{"whole": 1}\n'
+
+
+@pytest.mark.parametrize("content", [b"my notes, without an end", b"SQLite format 3\0rest\nmore", b"hello\n", b"[]\n"])
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "studies.db"
+    path.write_bytes(content)
+    with pytest.raises(InvalidConfigError, match=r"is not a journal of studies: it was left as it is.*sqlite:///"), open_storage(str(path)):
+        pass
+    assert path.read_bytes() == content
+    with pytest.raises(InvalidConfigError, match="is a folder"), open_storage(str(tmp_path)):
+        pass
+
+
+def test_a_journal_that_holds_something_else_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    path.write_text('{"op_code": 99}\n')
+    with pytest.raises(StorageError, match=r"cannot be read \(.*\): it was left as it is"):
+        tune(tmp_path, storage=str(path), store=tmp_path / "s.json", seed=0)
+    assert path.read_text() == '{"op_code": 99}\n'
+
+
+def test_a_process_that_died_before_its_heart_beat_is_found_out(tmp_path: Path) -> None:
+    """It had asked for a trial, or for the decision, and nothing more."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    target = recorded_target(LANDSCAPE)
+    with open_storage(url, heartbeat_s=1) as opened:
+        search = join_search(opened, target.study_name, target.space, Plan(trials=len(POINTS)))
+        ask(search._study, search._distributions)
+        name = f"{target.study_name}{SUFFIX}"
+        ask(optuna.create_study(storage=opened.storage, study_name=name))
+    result = tune(tmp_path, storage=url, store=tmp_path / "s.json", seed=0)
+    assert result.entry is not None
+    assert result.entry.evidence["trials"] == len(POINTS)
+
+
+def test_a_decider_that_was_taken_for_dead_is_heard_all_the_same(tmp_path: Path) -> None:
+    with open_storage(str(tmp_path / "x.journal")) as opened:
+
+        def decide() -> tuned.Entry:
+            study = optuna.load_study(storage=opened.storage, study_name=f"x{SUFFIX}")
+            (trial,) = study.get_trials(deepcopy=False)
+            study.tell(trial.number, state=TrialState.FAIL)  # as another process would
+            return sound_entry()
+
+        entry, own = decide_once(opened, "x", decide=decide, enough=lambda _: True, keep_going=lambda: True)
+        assert (entry, own) == (sound_entry(), True)
+        assert decided_entries(opened) == [sound_entry()]
+
+
+def test_a_decision_that_fails_leaves_the_next_process_free(tmp_path: Path) -> None:
+    def fail() -> tuned.Entry:
+        raise OSError(28, "No space left on device")
+
+    with open_storage(str(tmp_path / "x.journal")) as opened:
+        with pytest.raises(OSError, match="No space"):
+            decide_once(opened, "x", decide=fail, enough=lambda _: True, keep_going=lambda: True)
+        entry, own = decide_once(opened, "x", decide=sound_entry, enough=lambda _: True, keep_going=lambda: False)
+    assert (entry, own) == (sound_entry(), True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sonew_autotune.search.opening import open_search
 from sonew_autotune.search.plan import Plan
-from sonew_autotune.search.study import Search, open_search
+from sonew_autotune.search.study import Search
 from sonew_autotune.space import build_space
 from sonew_autotune.store.journal import LockedError
 from sonew_autotune.trials.outcome import Failure
@@ -174,7 +175,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from sonew_autotune.search.plan import Plan
-from sonew_autotune.search.study import open_search
+from sonew_autotune.search.opening import open_search
 from tests.autotune.samples import timed
 from tests.autotune.search.test_study import SPACE, ratio
 

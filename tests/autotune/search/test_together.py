@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from sonew import tuned
-from sonew_autotune.search.plan import Plan, Point, point_of
+from sonew_autotune.search import journals
+from sonew_autotune.search.opening import join_search
+from sonew_autotune.search.plan import Plan
 from sonew_autotune.search.results import Record
 from sonew_autotune.search.storage import open_storage
-from sonew_autotune.search.study import MAX_DEATHS, RECORD, join_search
+from sonew_autotune.search.study import MAX_DEATHS, RECORD
 from sonew_autotune.search.targets import recorded_target
 from sonew_autotune.search.together import decided_entries
+from sonew_autotune.space import Point, point_of
 from tests.autotune.search.workers import BEST, LANDSCAPE, POINTS, SETTINGS, forked, kill, status_of, tune
 
 TARGET = recorded_target(LANDSCAPE)
@@ -39,11 +42,11 @@ def _tried(journal: Path) -> list[str]:
 
 
 def _kill_at_random(child: int, spread: random.Random, finished: Callable[[], int]) -> None:
-    """Kill a child that has finished none to three trials, at some moment of its next one or two."""
-    wanted, limit = finished() + spread.randrange(4), time.monotonic() + 20
+    """Kill a child that has finished none to two trials, or all that there are, at some moment of what it does next."""
+    wanted, limit = min(finished() + spread.randrange(3), len(POINTS)), time.monotonic() + 20
     while finished() < wanted and time.monotonic() < limit:
         time.sleep(0.002)
-    time.sleep(spread.uniform(0.0, 0.05))
+    time.sleep(spread.uniform(0.0, 0.03))
     kill(child)
 
 
@@ -71,7 +74,8 @@ def test_workers_share_the_trials_and_agree_on_one_result(tmp_path: Path) -> Non
     assert entry.config.as_dict() == BEST
 
 
-def test_killed_workers_lose_no_finished_trial_and_the_rest_is_taken_up(tmp_path: Path) -> None:
+def test_killed_workers_lose_no_finished_trial_and_the_rest_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "UNSIGNED_S", 1.0)
     journal, spread = tmp_path / "studies.journal", random.Random(1)
     finished: set[Point] = set()
     for number in range(KILLS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from sonew.dispatch import make_plan
 from sonew_autotune.device import NoDeviceError
 from sonew_autotune.problems import Case
 from sonew_autotune.search.results import Record, Result
-from sonew_autotune.search.targets import find_target, neighbours
+from sonew_autotune.search.study import Prepare
+from sonew_autotune.search.targets import Target, find_target, neighbours
 from sonew_autotune.search.tuner import Machine, Run
 from sonew_autotune.settings import Settings
+from sonew_autotune.store.files import WriteError
 from sonew_autotune.store.journal import locked
 from sonew_autotune.trials.outcome import Failure
-from sonew_autotune.trials.trial import Request
+from sonew_autotune.trials.trial import Request, TrialRequest
 from tests.autotune.samples import FakeMachine
 
 SETTINGS = Settings(trials=6, rounds=3, budget_s=600)
@@ -259,3 +262,69 @@ def test_the_study_belongs_to_everything_a_time_depends_on() -> None:
 def test_no_backend_means_every_reason() -> None:
     with pytest.raises(NoDeviceError, match=r"triton: .*cpu: .*reference: has nothing to tune"):
         find_target(replace(case(), device="meta"))
+
+
+def test_a_candidate_that_hangs_is_a_failure_even_in_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It need not have the whole time of the settings: what its like took says when it hangs."""
+    find_target(case())
+    slow = SlowMachine(1.0, monkeypatch)
+
+    def answer(request: Request, timeout_s: float) -> Any:
+        if isinstance(request, TrialRequest) and request.config["block"] == 256:
+            slow.now += timeout_s
+            return Failure("timeout", "no result")
+        return slow.answer(request, timeout_s)
+
+    settings = replace(SETTINGS, trials=3, budget_s=120.0)
+    first = replace(settings, sampler="random", seed=1)
+    (result,), _ = run(tmp_path, answer, [case()], replace(first, trials=8))
+    assert {record.failure for record in result.failures} == {Failure("timeout", "no result")}
+    assert result.entry is not None
+    assert slow.now - 1000.0 <= 130
+
+
+def test_a_candidate_that_fails_before_the_default_is_timed_does_not_end_the_search(tmp_path: Path) -> None:
+    machine = FakeMachine(faster_in_big_blocks)
+    target = find_target(case())
+    told = Told()
+    held: list[Future[Failure | None]] = []
+
+    def compiler(_target: Target) -> Prepare:
+        def prepare(config: dict[str, int]) -> Future[Failure | None]:
+            future: Future[Failure | None] = Future()
+            if config == target.space.default:
+                held.append(future)
+            else:
+                waiting = not held[0].done()
+                future.set_result(Failure("compile", "too much") if waiting else None)
+                if waiting:
+                    held[0].set_result(None)
+            return future
+
+        return prepare
+
+    tuning = Run(
+        replace(SETTINGS, trials=8),
+        store_path=tmp_path / "tuned.json",
+        studies=tmp_path / "studies",
+        machine=Machine(answer=machine.answer, compiler=compiler, ahead=2),
+        report=told,
+        started=time.monotonic(),
+    )
+    (result,) = tuning.tune([case()])
+    assert [record.failure for record in result.failures] == [Failure("compile", "too much")]
+    assert result.entry is not None
+
+
+def test_a_full_disk_ends_the_run_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = FakeMachine(faster_in_big_blocks)
+
+    def full(*_: object, **__: object) -> None:
+        raise WriteError("No space left on device")  # noqa: EM101, TRY003  # as the store says it
+
+    monkeypatch.setattr("sonew_autotune.store.winners.save", full)
+    with pytest.raises(WriteError, match="No space left"):
+        run(tmp_path, machine.answer, [case()])
+    monkeypatch.undo()
+    (result,), _ = run(tmp_path, machine.answer, [case()])
+    assert "resumed with 6 finished trials" in result.note

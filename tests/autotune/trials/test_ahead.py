@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from sonew.backends.triton_torch import StepGroup
 from sonew_autotune.compiler.warm import warm
 from sonew_autotune.problems import Case
+from sonew_autotune.search.opening import open_search
 from sonew_autotune.search.plan import Plan
-from sonew_autotune.search.study import open_search
 from sonew_autotune.space import build_space
-from sonew_autotune.trials.ahead import CompileAhead, CompileRequest, launch_of
+from sonew_autotune.trials.ahead import CompileAhead, CompileRequest, answer_compile, launch_of
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import Timed
 from sonew_autotune.trials.worker import Worker
@@ -66,9 +68,47 @@ def test_each_compiler_failure_is_typed_and_the_next_candidate_compiles() -> Non
         fine, refused, died, hung, after = (ahead.submit(_request(block=block)) for block in (1024, 128, 2048, 4096, 512))
         assert fine.result() is None
         assert refused.result() == Failure("compile", "ptxas: too much")
-        assert died.result() == Failure("compile", "the worker process died (status 3)")
+        assert died.result() is None  # killed for memory, say: the candidate is judged where it is timed
         assert hung.result() == Failure("compile timeout", "not compiled after 5 s, the compiler was stopped")
         assert after.result() is None
+
+
+def test_a_cache_that_cannot_be_used_is_not_the_candidates_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").touch()
+    assert answer_compile(_request()) is None
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRITON_ALWAYS_COMPILE", "1")
+    assert answer_compile(_request()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(OSError(28, "No space left on device"), None), (MemoryError(), None), (RuntimeError("ptxas: too much"), "compile")]
+)
+def test_only_what_the_compiler_refuses_is_the_candidates_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str | None
+) -> None:
+    def fails(_group: object) -> None:
+        raise error
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for phase in ("prologue", "direction", "norms", "update"):
+        monkeypatch.setattr(StepGroup, phase, fails)
+    failure = answer_compile(_request())
+    assert (failure and failure.kind) == kind
+    assert failure is None or "ptxas: too much" in failure.message
+
+
+def test_closing_ends_the_threads_whatever_they_wait_for() -> None:
+    ahead = CompileAhead(60.0, processes=2, make_answer=make_moody)
+    hung = [ahead.submit(_request(block=4096)) for _ in range(3)]
+    time.sleep(0.3)
+    start = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - start < 20
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("compile")] == []
+    assert [future.cancelled() for future in hung] == [False, False, True]
+    assert hung[0].result() is None
 
 
 def test_what_was_compiled_ahead_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
