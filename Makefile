@@ -12,11 +12,14 @@ EXTRAS := torch,jax,tune,perf,dev
 INPUTS := pyproject.toml constraints-py311.txt constraints-py312-gpu.txt
 STAMP := .venv/.installed
 ARGS ?=
+TUNED := kernels/sonew_kernels/tuned
+TARGETS := cuda:80 cuda:90 cuda:100 cuda:120 hip:gfx942 hip:gfx950 hip:gfx1100
+STATIC := --size 4194304 --state float32 --state bfloat16 --band 0 --band 1 --band 2 --band 3 --band 4 --budget 900
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env tune bench gpu test test-all test-jax-next lint format clean
+.PHONY: help env tune bench gpu static test test-all test-jax-next lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,11 @@ test-all: $(STAMP) ## the same with the long tests
 
 test-jax-next: $(STAMP) ## what JAX lowers for a GPU, under the next JAX and Python 3.12; part of test-all
 	@.venv/bin/python -m tests --jax-next $(ARGS)
+
+static: $(STAMP) ## compile and rank for every GPU target anew, after a change of the kernels: half an hour on 2 cores
+	@for target in $(TARGETS); do \
+		.venv/bin/sonew-autotune run --target $$target --store $(TUNED)/static-$$(echo $$target | tr : -).json $(STATIC) $(ARGS) || exit 1; \
+	done; rm -f $(TUNED)/*.lock
 
 lint: $(STAMP) ## formatter, linter and types only
 	@.venv/bin/python -m tests --lint $(ARGS)
