@@ -27,13 +27,15 @@ from sonew_autotune.store.evidence import entry_from, judge_comparison
 from sonew_autotune.store.journal import LockedError
 from sonew_autotune.store.merge import ORIGIN
 from sonew_autotune.trials.outcome import Failure
-from sonew_autotune.trials.trial import FINAL_ROUNDS, RUNOFF_ROUNDS, Comparison, FinalRequest, Request, Timed, TrialRequest
+from sonew_autotune.trials.trial import FINAL_ROUNDS, RUNOFF, Comparison, FinalRequest, Request, Timed, TrialRequest
 from sonew_autotune.trials.turns import DeviceBusyError
 
 GRACE_SECONDS: Final = 4.0  # how far past the budget a trial or the final comparison may reach before it is stopped
 SHORTEST_HANG: Final = 15.0  # seconds: a worker may have to start, which means importing torch
 HANG_FACTOR: Final = 10.0
-FINALISTS: Final = 3
+FINALISTS: Final = 8  # few rounds of a trial leave many within each other's noise
+WORKLOADS: Final = 4  # of the last comparison: default, best, AdamW, copy
+SHORTEST_FINAL: Final = 1.0
 FINAL_SECONDS: Final = 120.0  # beyond its expected time, before a final comparison counts as hung
 
 Answer = Callable[[Request, float], Any]
@@ -73,9 +75,12 @@ def _enough(entry: tuned.Entry | None, wanted: int, patience: int | None) -> boo
 
 
 def final_seconds(default_ms: float) -> float:
-    """What the final comparison will take: run-off and final rounds, each with two calibrating calls, four workloads, and allocation."""
+    """What the final comparison will take: run-off and final rounds, each with two calibrating calls, and allocation."""
     sample = max(TARGET_SAMPLE_S, default_ms / 1000)
-    return 1.0 + 1.2 * 4 * sample * (RUNOFF_ROUNDS + FINAL_ROUNDS + 4)
+    samples, running = WORKLOADS * (FINAL_ROUNDS + 2), FINALISTS
+    for rounds, left in RUNOFF:
+        samples, running = samples + running * (rounds + 2), left
+    return 1.0 + 1.2 * sample * samples
 
 
 class Run:
@@ -147,7 +152,7 @@ class Run:
             trials=settings.trials,
             seed=settings.seed,
             sampler=settings.sampler,
-            rules=Rules(patience=settings.patience, bytes_moved=case.bytes_moved),
+            rules=Rules(patience=settings.patience, bytes_moved=case.bytes_moved if case.device == "cuda" else 0),
             first=[target.space.default, *neighbours(target, self.store_path)],
             subject=target.as_json(),
             roof=lambda own, copy: case.roof_share(own.median_ms, copy.median_ms),
@@ -191,6 +196,7 @@ class Run:
 
     def _search_case(self, target: Target, search: Search, deadline: float) -> Result:
         case, default = target.subject.case, dict(target.subject.default)
+        share = (deadline - time.monotonic()) / 2  # the most that is kept for the final comparison
         resumed = f"resumed with {search.resumed} finished trials" if search.resumed else ""
 
         def keep_going() -> bool:
@@ -200,7 +206,7 @@ class Run:
                 return False  # nothing can be compared with it
             if not timed:
                 return time.monotonic() < self.deadline
-            return time.monotonic() + final_seconds(timed[0].default_ms or 0.0) < deadline
+            return time.monotonic() + min(share, final_seconds(timed[0].default_ms or 0.0)) < deadline
 
         try:
             stop = search.run(
@@ -221,16 +227,16 @@ class Run:
             return Result(case=case, status="unfinished", note="the budget ended before the first trial; pass a larger --budget")
         note = "; ".join(filter(None, (resumed, _ended(stop, search))))
         if self.shared is None:
-            return self._decide(target, search, failures, note)
-        return self._decide_once(self.shared, target, search, failures, note)
+            return self._decide(target, search, failures, note, share)
+        return self._decide_once(self.shared, target, search, failures, note, share)
 
-    def _decide_once(self, shared: Opened, target: Target, search: Search, failures: tuple[Record, ...], note: str) -> Result:
+    def _decide_once(self, shared: Opened, target: Target, search: Search, failures: tuple[Record, ...], note: str, share: float) -> Result:
         """The decision of one of the processes that searched together, kept in this one's store as well."""
         made: list[Result] = []
         known = len(search.records)
 
         def decide() -> tuned.Entry | None:
-            made.append(self._decide(target, search, failures, note))
+            made.append(self._decide(target, search, failures, note, share))
             return made[0].entry
 
         entry, own = decide_once(
@@ -248,11 +254,11 @@ class Run:
         winners.save(self.store_path, entry, warn=self.report.warn)
         return Result(case=case, status="reused", entry=entry, note="decided by another worker", failures=failures)
 
-    def _decide(self, target: Target, search: Search, failures: tuple[Record, ...], note: str) -> Result:
+    def _decide(self, target: Target, search: Search, failures: tuple[Record, ...], note: str, share: float) -> Result:
         case, default = target.subject.case, dict(target.subject.default)
         ranked = search.ranked
         faster = [record.config for record in ranked if record.ratio is not None and record.ratio.median < 1 and record.config != default]
-        seconds = final_seconds(ranked[0].default_ms or 0.0)
+        seconds = max(SHORTEST_FINAL, min(share, final_seconds(ranked[0].default_ms or 0.0)))
         request = FinalRequest(subject=target.subject, finalists=faster[:FINALISTS] or [default], seed=self.settings.seed, seconds=seconds)
         try:
             outcome: Comparison | Failure = self._answer(request, FINAL_SECONDS + seconds, 2 * GRACE_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Final
 
 from sonew_autotune.measure import Samples, paired_ratio
 from sonew_autotune.problems import Case
+from sonew_autotune.space import Point, point_of
 from sonew_autotune.trials.landscape import Landscape, LandscapeRecord
 from sonew_autotune.trials.outcome import Failure
 from sonew_autotune.trials.trial import (
@@ -20,7 +22,6 @@ from sonew_autotune.trials.trial import (
     DEFAULT,
     FINAL_ROUNDS,
     INCUMBENT,
-    RUNOFF_ROUNDS,
     Comparison,
     FinalRequest,
     Outcome,
@@ -28,14 +29,10 @@ from sonew_autotune.trials.trial import (
     Timed,
     TrialRequest,
     lost,
+    run_off,
 )
 
 BACKEND: Final = "recorded"
-_Point = tuple[tuple[str, int], ...]
-
-
-def _point(config: Mapping[str, int]) -> _Point:
-    return tuple(sorted(config.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +50,11 @@ class RecordedDevice:
     seed: int = 0
     delay_s: float = 0.0
     _random: random.Random = field(init=False)
-    _records: Mapping[Case, Mapping[_Point, LandscapeRecord]] = field(init=False)
+    _records: Mapping[Case, Mapping[Point, LandscapeRecord]] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_random", random.Random(self.seed))  # noqa: S311  # made-up noise, not a secret
-        records = {scape.case: {_point(record.config): record for record in scape.records} for scape in self.landscapes}
+        records = {scape.case: {point_of(record.config): record for record in scape.records} for scape in self.landscapes}
         object.__setattr__(self, "_records", records)
 
     def _draw(self, record: LandscapeRecord) -> tuple[float, float, float]:
@@ -73,12 +70,12 @@ class RecordedDevice:
 
     def _trial(self, request: TrialRequest) -> Timed | Failure:
         records = self._records[request.subject.case]
-        record = records.get(_point(request.config))
+        record = records.get(point_of(request.config))
         if record is None:
             return Failure("error", "this configuration was not recorded")
         if record.failure is not None:
             return record.failure
-        best = records[_point(request.incumbent)] if request.incumbent is not None else None
+        best = records[point_of(request.incumbent)] if request.incumbent is not None else None
         times: dict[str, list[float]] = {name: [] for name in (CANDIDATE, DEFAULT, COPY, *([INCUMBENT] if best else []))}
         for _ in range(request.rounds):
             drawn = self._draw(record)
@@ -97,11 +94,11 @@ class RecordedDevice:
     def _final(self, request: FinalRequest) -> Comparison:
         records = self._records[request.subject.case]
 
-        def ratio(config: Mapping[str, int]) -> float:
-            drawn = sorted(own / default for own, default, _ in (self._draw(records[_point(config)]) for _ in range(RUNOFF_ROUNDS)))
-            return drawn[len(drawn) // 2]
+        def medians(finalists: Sequence[Mapping[str, int]], rounds: int) -> list[float]:
+            drawn = [[self._draw(records[point_of(config)]) for _ in range(rounds)] for config in finalists]
+            return [statistics.median(own / default for own, default, _ in taken) for taken in drawn]
 
-        best = min(request.finalists, key=ratio)
-        rounds = [self._draw(records[_point(best)]) for _ in range(FINAL_ROUNDS)]
+        best = run_off(request.finalists, medians)
+        rounds = [self._draw(records[point_of(best)]) for _ in range(FINAL_ROUNDS)]
         own, default, copy = (Samples(tuple(column)) for column in zip(*rounds, strict=True))
         return Comparison(dict(best), {BEST: own, DEFAULT: default, COPY: copy, ADAMW: default}, {BEST: 0, DEFAULT: 0})

@@ -41,8 +41,8 @@ HOPELESS_ROUNDS: Final = 2
 PRUNE_P: Final = 0.1  # of the paired signed-rank test for "slower than the best so far", all looks of a trial together
 PRUNE_ROUNDS: Final = 4  # with fewer pairs the test cannot reach PRUNE_P
 PRUNE_EVERY: Final = 3  # rounds between two looks
-RUNOFF_ROUNDS: Final = 5
-FINAL_ROUNDS: Final = 9
+RUNOFF: Final = ((12, 3), (60, 1))  # rounds, and how many are left after them
+FINAL_ROUNDS: Final = 41  # they tell apart what differs by 2 % where rounds differ by 6 %
 MOST_COPIED_BYTES: Final = 2**30  # of all the copies of one workload together, three of which are held at once
 MOST_GROUPS: Final = 256  # copies of a step: each is a launch group, which takes a millisecond to make, for each candidate anew
 CANDIDATE, INCUMBENT, DEFAULT, BEST, ADAMW, COPY = "candidate", "incumbent", "default", "best", "adamw", "copy"
@@ -79,7 +79,7 @@ class FinalRequest:
 
     Attributes:
         finalists: best first; the default itself where nothing beat it.
-        seconds: time that the comparison should take. The run-off gets a third of it. Past the whole, of the `FINAL_ROUNDS` only
+        seconds: time that the comparison should take. The run-off gets half of it. Past the whole, of the `FINAL_ROUNDS` only
             the first `REPORTED_ROUNDS` are still begun: with fewer the result could not be stored. A comparison may so take longer.
     """
 
@@ -165,6 +165,18 @@ def copies_of(bytes_held: int, device: str, *, most: int = MOST_COPIES) -> int:
     return min(copies_beyond_cache(bytes_held, cache_bytes(device), most=most), max(1, MOST_COPIED_BYTES // max(bytes_held, 1)))
 
 
+def run_off(
+    finalists: Sequence[Mapping[str, int]], medians: Callable[[Sequence[Mapping[str, int]], int], Sequence[float]]
+) -> Mapping[str, int]:
+    """The best of the finalists, in rounds that fewer and fewer of them share; `medians` times some of them over so many rounds."""
+    for rounds, left in RUNOFF:
+        if len(finalists) > left:
+            times = medians(finalists, rounds)
+            order = sorted(range(len(finalists)), key=times.__getitem__)
+            finalists = [finalists[index] for index in order[:left]]
+    return finalists[0]
+
+
 class Evaluator:
     """Answers requests, keeping the tensors of the case at hand between them."""
 
@@ -228,13 +240,15 @@ class Evaluator:
         return Timed(paired_ratio(own, default, seed=request.seed), own, default, samples[COPY], pruned)
 
     def _runoff(self, request: FinalRequest) -> Mapping[str, int]:
-        if len(request.finalists) == 1:
-            return request.finalists[0]
         device = request.subject.case.device
-        work = {str(index): self._work(request.subject, config)[0] for index, config in enumerate(request.finalists)}
-        deadline = time.monotonic() + request.seconds / 3
-        samples = interleave(work, rounds=RUNOFF_ROUNDS, device=device, seed=request.seed, deadline=deadline)
-        return request.finalists[int(min(samples, key=lambda name: samples[name].median_ms))]
+        deadline = time.monotonic() + request.seconds / 2
+
+        def medians(finalists: Sequence[Mapping[str, int]], rounds: int) -> list[float]:
+            work = {str(index): self._work(request.subject, config)[0] for index, config in enumerate(finalists)}
+            samples = interleave(work, rounds=rounds, device=device, seed=request.seed, deadline=deadline)
+            return [samples[name].median_ms for name in work]
+
+        return run_off(request.finalists, medians)
 
     def _final(self, request: FinalRequest) -> Comparison:
         subject, case = request.subject, request.subject.case

@@ -30,4 +30,4 @@ def made_up(cost: Cost, points: list[dict[str, int]], *, kernel: str = "cpu", na
         records.append(LandscapeRecord(config=point, times_ms=times, default_ms=defaults, copy_ms=(0.05,) * 5))
     case = Case(name=name, shapes=((5000,),), device="cpu" if kernel == "cpu" else "cuda", band=1)
     key = entry(kernel=kernel).key
-    return Landscape(key=key, case=case, default=default, records=tuple(records), versions={}, date="2026-01-01T00:00:00Z")
+    return Landscape(key=key, case=case, default=default, records=tuple(records), versions={"torch": "2.13.0"}, date="2026-01-01T00:00:00Z")

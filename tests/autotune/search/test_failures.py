@@ -27,7 +27,7 @@ def _target(case: Case) -> Target:
 
 
 def test_each_planted_failure_is_typed_and_the_run_finishes(tmp_path: Path) -> None:
-    settings = Settings(trials=8, rounds=2, budget_s=120, trial_s=8.0, sampler=EVERY_POINT)
+    settings = Settings(trials=8, rounds=2, budget_s=120, trial_s=6.0, sampler=EVERY_POINT)
     worker, store = Worker(make_planted), tmp_path / "tuned.json"
     try:
         run = Run(

@@ -25,6 +25,7 @@ SUBJECT = Subject(case=CASE, backend="cpu", kernel="cpu", default=DEFAULT)
 @pytest.fixture(autouse=True)
 def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "TARGET_SAMPLE_S", 0.001)
+    monkeypatch.setattr(trial, "RUNOFF", ((3, 1),))
 
 
 def test_a_candidate_is_timed_beside_the_default() -> None:
