@@ -45,9 +45,9 @@ test-jax-next: $(STAMP) ## what JAX lowers for a GPU, under the next JAX and Pyt
 	@.venv/bin/python -m tests --jax-next $(ARGS)
 
 static: $(STAMP) ## compile and rank for every GPU target anew, after a change of the kernels: half an hour on 2 cores
-	@for target in $(TARGETS); do \
+	@rm -f $(TUNED)/static-*.json; for target in $(TARGETS); do \
 		.venv/bin/sonew-autotune run --target $$target --store $(TUNED)/static-$$(echo $$target | tr : -).json $(STATIC) $(ARGS) || exit 1; \
-	done; rm -f $(TUNED)/*.lock
+	done; rm -f $(TUNED)/*.lock; .venv/bin/python -m sonew_autotune.compiler.shipping $(TUNED)/static-*.json
 
 lint: $(STAMP) ## formatter, linter and types only
 	@.venv/bin/python -m tests --lint $(ARGS)
