@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from sonew.errors import SonewError
-from sonew_autotune.settings import Exit
+from sonew_autotune.settings import Exit, Problems
 
 EPILOG: Final = (
     "Exit codes: 0 done, 1 a check failed, 2 wrong use or broken input, 3 could not judge (no device, no time), "
@@ -28,6 +28,11 @@ Device = Annotated[str, typer.Option(help="auto (a usable GPU, else the CPU), cp
 Json = Annotated[bool, typer.Option("--json", help='Print {"schema_version", "entries": [...]} on stdout; everything else goes to stderr.')]
 Store = Annotated[Path | None, typer.Option(help="The store, instead of SONEW_STORE or the user's data folder.")]
 StateDir = Annotated[Path | None, typer.Option(help="Where studies are kept, instead of SONEW_STATE_DIR or the user's state folder.")]
+
+
+def problems_of(band: Band, size: Size, model: Model, dtype: Dtype, state: State, device: str) -> Problems:
+    """The problem list that these options ask for."""
+    return Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
 
 
 def finish(command: Callable[[], Exit], *, store: Path | None = None, state_dir: Path | None = None) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from sonew_autotune.cli.filters import Bands, DevicePart, Kernel, Kind, Usable
-from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, Store, finish
-from sonew_autotune.settings import Exit, Problems
+from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, Store, finish, problems_of
+from sonew_autotune.settings import Exit
 
 app: Final = typer.Typer()
 
@@ -95,7 +95,7 @@ def explain(
     def command() -> Exit:
         from sonew_autotune.commands import stored  # noqa: PLC0415  # loads torch
 
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
+        problems = problems_of(band, size, model, dtype, state, device)
         return stored.explain(problems, backend=backend, tuning=tuning, as_json=as_json)
 
     finish(command, store=store)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sonew.errors import InvalidConfigError
-from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, StateDir, Store, finish
+from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, StateDir, Store, finish, problems_of
 from sonew_autotune.commands.interrupt import interrupted_once
 from sonew_autotune.settings import EFFORTS, HEARTBEAT_S, STATIC_BUDGETS_S, Exit, Problems, Settings, make_settings
 
@@ -75,7 +75,7 @@ def run(
         _refuse("--replay", replay, {"--band": band, "--size": size, "--model": model, "--dtype": dtype, "--state": state})
         seconds = STATIC_BUDGETS_S.get(effort) if budget is None and target is not None else budget
         settings = make_settings(effort, trials=trials, budget_s=seconds, trial_s=trial_timeout, sampler=sampler, seed=seed, fresh=fresh)
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
+        problems = problems_of(band, size, model, dtype, state, device)
         if target is not None:
             from sonew_autotune.commands.ranking import run_static  # noqa: PLC0415  # loads torch: `--help` must not wait for it
 
@@ -140,7 +140,7 @@ def worker(
 
     def command() -> Exit:
         settings = make_settings(effort, trials=trials, budget_s=budget, trial_s=trial_timeout, sampler=sampler, seed=seed)
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
+        problems = problems_of(band, size, model, dtype, state, device)
         from sonew_autotune.commands.tuning import Places  # noqa: PLC0415  # loads torch
 
         places = Places(store=store, storage=storage, heartbeat_s=heartbeat, replay=replay)

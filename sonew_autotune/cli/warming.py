@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, Store, finish
-from sonew_autotune.settings import Exit, Problems
+from sonew_autotune.cli.options import EPILOG, Band, Device, Dtype, Json, Model, Size, State, Store, finish, problems_of
+from sonew_autotune.settings import Exit
 
 app: Final = typer.Typer()
 
@@ -54,7 +54,7 @@ def warm(
         from sonew_autotune.commands.choices import Variants  # noqa: PLC0415  # loads torch
         from sonew_autotune.commands.warming import warm_command  # noqa: PLC0415  # as above
 
-        problems = Problems(bands=band or (), sizes=size or (), models=model or (), dtypes=dtype or (), states=state or (), device=device)
+        problems = problems_of(band, size, model, dtype, state, device)
         variants = Variants(grafts=graft or (), chain=chain, counters=counters, sharded=sharded, stochastic_rounding=stochastic_rounding)
         return warm_command(problems, variants, target=target, as_json=as_json)
 

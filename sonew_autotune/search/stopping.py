@@ -24,7 +24,7 @@ class Rules:
     Attributes:
         patience: trials in a row without progress after which a guided search ends, None: never.
         bytes_moved: of a step, which decides whether a copy is a roof; 0 where it is none: a CPU's copy also reads what it
-            overwrites, and steps were measured at 1.2 to 1.6 times its pace.
+            overwrites, and steps were measured at up to 1.6 times its pace (tests/autotune/recordings).
     """
 
     patience: int | None = None
