@@ -1,5 +1,5 @@
 """`python -m sonew_perf` is `sonew-perf`."""
 
-from sonew_perf.cli import main
+from sonew_perf.cli import app
 
-main()
+app()

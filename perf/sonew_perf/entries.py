@@ -10,7 +10,7 @@ from typing import Final
 from sonew.config import Plan
 from sonew_autotune.measure import Ratio, Samples, paired_ratio
 from sonew_kernels.spec import source_hash
-from sonew_perf.store import Entry
+from sonew_perf.records.files import Entry
 
 MESSAGE_CHARACTERS: Final = 600
 

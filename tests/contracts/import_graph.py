@@ -84,7 +84,7 @@ LAYERS: Final = (
         name="perf",
         prefixes=("sonew_perf",),
         below=(*_ALL_BELOW, "autotune", "search"),
-        third_party=("jax", "numpy", "optax", "rich", "torch", "triton", "typer"),
+        third_party=("jax", "numpy", "optax", "plotly", "rich", "ruptures", "scipy", "starlette", "torch", "triton", "typer", "uvicorn"),
         frameworks=2,
     ),
 )

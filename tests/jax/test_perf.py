@@ -14,7 +14,7 @@ import pytest
 from sonew_perf.jax.peers import leaves, prepare
 from sonew_perf.jax.request import ADAMW, TRITON, XLA, JaxTiming, Method
 from sonew_perf.jax.timing import clock, main, time_case
-from sonew_perf.workloads import Workload
+from sonew_perf.steps.workloads import Workload
 
 SMALL = Workload("small", ((20, 30), (7,)))
 METHODS = Method(family=ADAMW), Method(band=1, backend=XLA), Method(band=1, backend=TRITON)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from rich.console import Console, RenderableType
 
-from sonew_perf import report
-from sonew_perf.summary import Cell, Comparison, Curve
+from sonew_perf import tables
+from sonew_perf.steps import report as steps_report
+from sonew_perf.training import report
+from sonew_perf.training.summary import Cell, Comparison, Curve
 
 MACHINE = "Some CPU (cpu), 2 CPU threads"
 
@@ -40,7 +42,7 @@ def _entry(case: str, ms: float, ratio: float, **more: object) -> dict[str, obje
 
 def test_a_case_is_one_row_of_eighty_columns() -> None:
     entries = [_entry("SONew band 4, untuned", 1234.5678, 12.25), _entry("reference, band 4", 5, 30, peak_bytes=None)]
-    lines = _text(report.speed_table(entries, MACHINE))
+    lines = _text(steps_report.speed_table(entries, MACHINE))
     expected = ["SONew", "band", "4,", "untuned", "1234.57", "20%", "12.25", "[12.00,", "12.50]", "10.00", "12.0", "24.0"]
     assert expected in [line.split() for line in lines]
     (row,) = (line for line in lines if "reference" in line)
@@ -51,15 +53,15 @@ def test_a_case_is_one_row_of_eighty_columns() -> None:
 
 def test_plans_are_listed_once_with_where_they_come_from() -> None:
     entries = [_entry("a", 1, 1), _entry("a", 1, 1)]
-    assert report.plan_lines({"SONew": entries, "AdamW": []}) == ["SONew: cpu, segment=4096, tuned entry (measured)"]
+    assert tables.plan_lines({"SONew": entries, "AdamW": []}) == ["SONew: cpu, segment=4096, tuned entry (measured)"]
 
 
 def test_phases_are_listed_where_there_are_any() -> None:
-    table = report.phase_table([_entry("a", 1, 1), _entry("b", 1, 1, phases_ms={})])
+    table = steps_report.phase_table([_entry("a", 1, 1), _entry("b", 1, 1, phases_ms={})])
     assert table is not None
     assert any(line.split() == ["a", "0.250", "2.000"] for line in _text(table))
     assert not any(line.split()[:1] == ["b"] for line in _text(table))
-    assert report.phase_table([_entry("b", 1, 1, phases_ms={})]) is None
+    assert steps_report.phase_table([_entry("b", 1, 1, phases_ms={})]) is None
 
 
 CURVES = [

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from sonew_autotune.measure import REPORTED_ROUNDS
-from sonew_perf.cases import whole_model
 from sonew_perf.gpu.timing import Timing
 from sonew_perf.jax.request import ADAMW, TRITON, XLA, JaxTiming
 from sonew_perf.jax.request import Method as JaxMethod
-from sonew_perf.peers import COMPILED, COPY, DIRECTION, EAGER, FOREACH, FUSED, GRAPH, REFERENCE, SONEW, Method
-from sonew_perf.workloads import Workload, one_tensor
+from sonew_perf.steps.cases import whole_model
+from sonew_perf.steps.peers import COMPILED, COPY, DIRECTION, EAGER, FOREACH, FUSED, GRAPH, REFERENCE, SONEW, Method
+from sonew_perf.steps.workloads import Workload, one_tensor
 
 BANDS: Final = (0, 1, 2, 3, 4, 6, 8, 16)
 MODEL_BANDS: Final = (1, 4)

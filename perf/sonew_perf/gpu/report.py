@@ -10,8 +10,8 @@ from rich.text import Text
 
 from sonew_perf.gpu.plan import Unit
 from sonew_perf.gpu.targets import DEVICE, Row
-from sonew_perf.report import MEBI, multiple, plain_table, titled
-from sonew_perf.store import Entry
+from sonew_perf.records.files import Entry
+from sonew_perf.tables import MEBI, multiple, plain_table, titled
 
 
 def plan_table(units: Sequence[Unit], budget_s: float) -> Group:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from sonew_autotune.measure import Samples, paired_ratio, unpaired_ratio
 from sonew_perf.gpu.plan import BENCH_ELEMENTS, JAX_SIZES, bench_name, jax_name, jax_ours, model_name, ours
 from sonew_perf.jax.request import TRITON, XLA
-from sonew_perf.peers import COMPILED, COPY, DIRECTION, EAGER, FUSED, GRAPH, Method
+from sonew_perf.steps.peers import COMPILED, COPY, DIRECTION, EAGER, FUSED, GRAPH, Method
 
 Verdict = Literal["stretch reached", "reached", "not reached", "not measured"]
 Units = Mapping[str, Mapping[str, Any]]  # a timing's result by the unit's name

@@ -13,11 +13,11 @@ import torch
 
 from sonew_autotune.measure import Samples, interleave, paired_ratio, roof_share
 from sonew_autotune.trials.outcome import Failure
-from sonew_perf.cases import TimedCase, fixed_tensors
 from sonew_perf.entries import in_one_line
-from sonew_perf.peers import COPY, FUSED, GRAPH, Method, Params, prepare
-from sonew_perf.runner import case_entry
-from sonew_perf.workloads import Workload
+from sonew_perf.steps.cases import TimedCase, fixed_tensors
+from sonew_perf.steps.peers import COPY, FUSED, GRAPH, Method, Params, prepare
+from sonew_perf.steps.runner import case_entry
+from sonew_perf.steps.workloads import Workload
 
 COPY_BYTES_PER_ELEMENT: Final = 8
 

@@ -17,7 +17,7 @@ from sonew.jax import sonew
 from sonew.jax.direction import gpu_problem
 from sonew_perf.entries import plan_entry
 from sonew_perf.jax.request import ADAMW, SONEW, TRITON, JaxTiming, Method
-from sonew_perf.workloads import LR, Workload
+from sonew_perf.steps.workloads import LR, Workload
 
 WARM_UP_STEPS: Final = 2
 FAMILIES: Final[Mapping[str, Callable[[Method], optax.GradientTransformation]]] = {

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from rich.console import Group
 
-from sonew_perf.report import MEBI, multiple, plain_table, titled
-from sonew_perf.store import Entry
+from sonew_perf.records.files import Entry
+from sonew_perf.tables import MEBI, multiple, plain_table, titled
 
 KIND: Final = "jax step time"
 SHARED: Final = ("workload", "machine", "load_before", "date")

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sonew_perf.workloads import Workload
+from sonew_perf.steps.workloads import Workload
 
 SONEW: Final = "SONew"
 ADAMW: Final = "optax.adamw"

@@ -10,7 +10,7 @@ import torch
 
 from sonew.torch import SONew
 from sonew_autotune.measure import Work
-from sonew_perf.graphs import WARM_UP_STEPS, capture
+from sonew_perf.steps.graphs import WARM_UP_STEPS, capture
 from tests import expected
 from tests.kernels.gpu.steps import SETTINGS, Data, Place, assert_same, bits
 

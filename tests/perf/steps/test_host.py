@@ -19,12 +19,24 @@ from sonew.dispatch import split_launch_groups
 from sonew_autotune.measure import Samples, paired_ratio
 from sonew_autotune.problems import MODELS
 from sonew_kernels.spec import Column
-from sonew_perf import host
 from sonew_perf.cli import app
-from sonew_perf.host import BARE, CPU, FUSED, GRADIENTS, OURS, HostStep, host_clock, null_sonew, renew_gradients, scalars, without_kernels
 from sonew_perf.machine import describe, headline
-from sonew_perf.store import Entry
-from sonew_perf.workloads import Workload
+from sonew_perf.records.files import Entry
+from sonew_perf.steps import host
+from sonew_perf.steps.host import (
+    BARE,
+    CPU,
+    FUSED,
+    GRADIENTS,
+    OURS,
+    HostStep,
+    host_clock,
+    null_sonew,
+    renew_gradients,
+    scalars,
+    without_kernels,
+)
+from sonew_perf.steps.workloads import Workload
 
 SHAPES = ((3, 4), (4,), ())
 ROUNDS = 7

@@ -5,8 +5,8 @@ import torch
 
 from sonew.torch import SONew
 from sonew_kernels.traffic import direction_bytes
-from sonew_perf.cases import fixed_tensors
-from sonew_perf.peers import (
+from sonew_perf.steps.cases import fixed_tensors
+from sonew_perf.steps.peers import (
     COMPILED,
     COPY,
     DIRECTION,
@@ -21,7 +21,7 @@ from sonew_perf.peers import (
     _same_state,
     prepare,
 )
-from sonew_perf.workloads import Workload
+from sonew_perf.steps.workloads import Workload
 
 CPU = torch.device("cpu")
 SMALL = Workload("small", ((30, 20), (7,)))

@@ -11,16 +11,16 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sonew_kernels.spec import SPECS
-from sonew_perf import cli
 from sonew_perf.cli import app
+from sonew_perf.cli import gpu as gpu_command
 from sonew_perf.gpu import identity, run
 from sonew_perf.gpu.outcome import Outcome
 from sonew_perf.gpu.plan import STAGES, JaxLadder, Ladder, Racecheck, Scale, Tune
 from sonew_perf.gpu.run import GpuRun, Options, document, no_gpu, run_gpu, run_timing
 from sonew_perf.gpu.targets import judge_all
 from sonew_perf.gpu.timing import Timing, make_timer
-from sonew_perf.peers import COPY, EAGER, SONEW, Method
-from sonew_perf.workloads import Workload, one_tensor
+from sonew_perf.steps.peers import COPY, EAGER, SONEW, Method
+from sonew_perf.steps.workloads import Workload, one_tensor
 
 TINY = Scale(
     device="cpu",
@@ -281,8 +281,10 @@ def test_wrong_use_is_exit_code_2(arguments: tuple[str, ...], said: str) -> None
 @pytest.fixture
 def tiny_gpu(monkeypatch: pytest.MonkeyPatch, log: Log) -> Log:
     """A machine whose GPU is played by the CPU; cases are really timed, in this process."""
-    monkeypatch.setattr(cli, "no_gpu", lambda: None)
-    monkeypatch.setattr(cli, "run_gpu", lambda options, say: run_gpu(Options(scale=TINY, stages=options.stages, out=options.out), say=say))
+    monkeypatch.setattr(gpu_command, "no_gpu", lambda: None)
+    monkeypatch.setattr(
+        gpu_command, "run_gpu", lambda options, say: run_gpu(Options(scale=TINY, stages=options.stages, out=options.out), say=say)
+    )
     _replace(monkeypatch, Timing, lambda task, seconds: run_timing(task, seconds, start=lambda request, _: make_timer()(request)))
     return log
 

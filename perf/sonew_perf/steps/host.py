@@ -26,11 +26,11 @@ from sonew.dispatch import split_launch_groups
 from sonew.torch import SONew, planning
 from sonew_autotune.measure import Work, cpu_clock, interleave
 from sonew_autotune.problems import Shapes
-from sonew_perf.cases import TimedCase
-from sonew_perf.report import multiple, plain_table, titled
-from sonew_perf.runner import case_entry
-from sonew_perf.store import Entry
-from sonew_perf.workloads import LR, Workload
+from sonew_perf.records.files import Entry
+from sonew_perf.steps.cases import TimedCase
+from sonew_perf.steps.runner import case_entry
+from sonew_perf.steps.workloads import LR, Workload
+from sonew_perf.tables import multiple, plain_table, titled
 
 TARGET: Final = 3.0  # at most so many times the host time of fused AdamW, kernels left out on both sides
 SAMPLE_S: Final = 0.005  # short, with many rounds: a burst of another process's work spoils few of them

@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 
 from sonew_autotune.device import find_device
 from sonew_autotune.trials.outcome import Failure
-from sonew_perf import cli, runner, training
-from sonew_perf.cli import app
+from sonew_perf.cli import app, options
 from sonew_perf.jax import ask as jax_process
+from sonew_perf.steps import runner
+from sonew_perf.training import runs as training
 
 RATES = ("--lr", "1e-3", "--lr", "3e-3", "--lr", "9e-3")
 
@@ -115,7 +116,7 @@ def test_wrong_use_is_exit_code_2_and_names_the_value_and_the_fix(arguments: tup
 
 
 def test_an_absent_device_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(cli, "find_device", functools.partial(find_device, problem=lambda: "the driver is too old"))
+    monkeypatch.setattr(options, "find_device", functools.partial(find_device, problem=lambda: "the driver is too old"))
     for arguments in (("run",), ("train", "--data", folder)):
         result = _call(*arguments, "--device", "cuda")
         assert (result.exit_code, "cannot be used: the driver is too old" in result.output) == (3, True)
@@ -123,7 +124,7 @@ def test_an_absent_device_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, folder
 
 def test_a_gpu_that_cannot_be_used_is_a_loud_line(monkeypatch: pytest.MonkeyPatch, quick: Quick, folder: Path) -> None:
     seen = functools.partial(find_device, problem=lambda: "the driver is too old", seen=lambda: ["an old GPU"])
-    monkeypatch.setattr(cli, "find_device", seen)
+    monkeypatch.setattr(options, "find_device", seen)
     result = _call("train", "--data", folder, "--batch", "10", *RATES)
     assert result.exit_code == 0, result.output
     assert "A GPU is present (an old GPU) but cannot be used: the driver is too old" in " ".join(result.stderr.split())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_perf.fallback import fallback_share
+from sonew_perf.training.fallback import fallback_share
 
 
 def optimizer_before_a_step(*, gamma: float, state_dtype: str = "float32", steps: int = 4) -> tuple[SONew, torch.nn.Parameter]:

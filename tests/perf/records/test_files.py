@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonew_perf.errors import RecordError
-from sonew_perf.store import Entry, document, read_entries, write_entries
+from sonew_perf.records.files import Entry, document, read_entries, write_entries
 
 ENTRIES: list[Entry] = [{"case": "a", "samples_ms": [1.25, 1e-7]}, {"case": "b", "loss": None}]
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sonew_perf.store import Entry
-from sonew_perf.training import BASELINE, Run
+from sonew_perf.records.files import Entry
+from sonew_perf.training.runs import BASELINE, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import torch
 
 from sonew.config import Hyper
 from sonew.layout import MOMENTUM, STATS
-from sonew_perf.compiled import CompiledSonew, step_tensors
+from sonew_perf.steps.compiled import CompiledSonew, step_tensors
 from tests import expected
 from tests.tolerances import assert_close
 

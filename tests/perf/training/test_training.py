@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_perf import autoencoder, training
 from sonew_perf.errors import DataError
-from sonew_perf.idx import ImageSet, read_images
-from sonew_perf.training import Run, batches, grid, train, train_all
+from sonew_perf.training import autoencoder
+from sonew_perf.training import runs as training
+from sonew_perf.training.idx import ImageSet, read_images
+from sonew_perf.training.runs import Run, batches, grid, train, train_all
 
 CPU = torch.device("cpu")
 RUN = Run(method="sonew", band=1, lr=3e-3, seed=0, steps=4, batch=10)

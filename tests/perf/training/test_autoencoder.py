@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from sonew_perf import autoencoder
+from sonew_perf.training import autoencoder
 
 CPU = torch.device("cpu")
 

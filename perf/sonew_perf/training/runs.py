@@ -14,12 +14,12 @@ from typing import Any, Final
 import torch
 
 from sonew.torch import SONew
-from sonew_perf import autoencoder
 from sonew_perf.errors import DataError
-from sonew_perf.fallback import fallback_share
-from sonew_perf.idx import ImageSet
 from sonew_perf.machine import describe, describe_plans
-from sonew_perf.store import Entry
+from sonew_perf.records.files import Entry
+from sonew_perf.training import autoencoder
+from sonew_perf.training.fallback import fallback_share
+from sonew_perf.training.idx import ImageSet
 
 LR_RULE: Final = "constant"
 LAST_STEPS: Final = 20  # a run's result is its mean loss over these

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from sonew_perf.summary import Curve, comparisons, curves
-from sonew_perf.training import grid
+from sonew_perf.training.runs import grid
+from sonew_perf.training.summary import Curve, comparisons, curves
 
 Losses = dict[str, dict[float, tuple[float | None, ...]]]
 

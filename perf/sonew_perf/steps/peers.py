@@ -16,10 +16,10 @@ from sonew.torch import SONew
 from sonew_autotune.measure import Work, copy_roof
 from sonew_kernels.spec import STORAGE_BYTES
 from sonew_kernels.traffic import direction_bytes
-from sonew_perf.cases import TimedCase, phase_works
-from sonew_perf.compiled import CompiledSonew
-from sonew_perf.graphs import capture
-from sonew_perf.workloads import LR
+from sonew_perf.steps.cases import TimedCase, phase_works
+from sonew_perf.steps.compiled import CompiledSonew
+from sonew_perf.steps.graphs import capture
+from sonew_perf.steps.workloads import LR
 
 EAGER: Final = "eager"
 GRAPH: Final = "graph"

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from sonew_autotune.trials.outcome import Failure
-from sonew_perf import peers
-from sonew_perf.cases import fixed_tensors
 from sonew_perf.gpu import timing
 from sonew_perf.gpu.run import run_timing
 from sonew_perf.gpu.timing import Answer, Broken, Request, Timing, make_timer, reason_of, time_case
-from sonew_perf.peers import COPY, DIRECTION, EAGER, FUSED, GRAPH, SONEW, Family, Method
-from sonew_perf.workloads import Workload
+from sonew_perf.steps import peers
+from sonew_perf.steps.cases import fixed_tensors
+from sonew_perf.steps.peers import COPY, DIRECTION, EAGER, FUSED, GRAPH, SONEW, Family, Method
+from sonew_perf.steps.workloads import Workload
 
 SMALL = Workload("small", ((40, 25),))
 OURS = Method(family=SONEW, band=1, ways=(EAGER, GRAPH, DIRECTION))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_perf.cases import adamw_case, cases, copy_case, phase_works, sonew_case, whole_model
-from sonew_perf.workloads import Workload, one_tensor
+from sonew_perf.steps.cases import adamw_case, cases, copy_case, phase_works, sonew_case, whole_model
+from sonew_perf.steps.workloads import Workload, one_tensor
 
 CPU = torch.device("cpu")
 SMALL = one_tensor(5000)

@@ -12,11 +12,11 @@ import torch
 from sonew.torch import SONew
 from sonew_autotune.measure import Samples, interleave
 from sonew_autotune.memory import held_bytes, peak_bytes
-from sonew_perf.cases import TimedCase, phase_works
 from sonew_perf.entries import digits, timed_entry
 from sonew_perf.machine import describe_plans
-from sonew_perf.store import Entry
-from sonew_perf.workloads import Workload
+from sonew_perf.records.files import Entry
+from sonew_perf.steps.cases import TimedCase, phase_works
+from sonew_perf.steps.workloads import Workload
 
 PEERS: Final = ("AdamW fused", "copy")  # what every case is a multiple of
 

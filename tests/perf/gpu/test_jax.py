@@ -14,7 +14,7 @@ from sonew_perf.jax import ask as asking
 from sonew_perf.jax.ask import ask, jax_gpu_problem
 from sonew_perf.jax.request import ADAMW, TRITON, XLA, JaxTiming, Method
 from sonew_perf.process import Finished
-from sonew_perf.workloads import one_tensor
+from sonew_perf.steps.workloads import one_tensor
 
 METHODS = Method(family=ADAMW), Method(band=1, backend=XLA), Method(band=1, backend=TRITON)
 TIMING = JaxTiming(workload=one_tensor(500), methods=METHODS, device="cpu", rounds=7)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sonew_autotune.measure import Samples, paired_ratio
-from sonew_perf.cases import TimedCase, cases
 from sonew_perf.machine import describe
-from sonew_perf.runner import measure
-from sonew_perf.store import Entry, document
-from sonew_perf.workloads import one_tensor
+from sonew_perf.records.files import Entry, document
+from sonew_perf.steps.cases import TimedCase, cases
+from sonew_perf.steps.runner import measure
+from sonew_perf.steps.workloads import one_tensor
 
 CPU = torch.device("cpu")
 SIZE = 3000

@@ -16,7 +16,7 @@ from sonew.torch import SONew
 from sonew.torch.settings import Settings
 from sonew_autotune.measure import Work, copy_roof
 from sonew_autotune.problems import MODELS
-from sonew_perf.workloads import LR, Workload
+from sonew_perf.steps.workloads import LR, Workload
 
 TUNING_NOTES: Final = {"on": "", "off": ", untuned", "pinned": ", pinned"}
 

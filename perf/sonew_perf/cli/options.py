@@ -1,0 +1,65 @@
+"""Options that several commands share, and how a command ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Final
+
+import torch
+import typer
+from rich.console import Console
+
+from sonew.errors import SonewError
+from sonew_autotune.device import DEVICES, NoDeviceError, find_device
+from sonew_autotune.settings import Exit
+from sonew_perf.errors import MeasurementError
+
+EPILOG: Final = (
+    "Exit codes: 0 done, 1 the check or comparison failed, 2 wrong use or broken input, 3 could not judge (noise, no data, no device), "
+    "130 interrupted (finished work is kept)."
+)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Errors that name their fix, and Ctrl-C, become one line and an exit code."""
+    try:
+        yield
+    except SonewError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(Exit.NOT_JUDGED if isinstance(error, NoDeviceError | MeasurementError) else Exit.WRONG_USE) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def among(allowed: Sequence[str]) -> Callable[[object], object]:
+    """A check for an option's value or values; the message names the value and the allowed set."""
+
+    def check(value: object) -> object:
+        for name in value if isinstance(value, list) else [value]:
+            if name is not None and name not in allowed:
+                msg = f"{name!r} is not one of {list(allowed)}"
+                raise typer.BadParameter(msg)
+        return value
+
+    return check
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=among(DEVICES))]
+Json = Annotated[bool, typer.Option("--json", help="Print the entries as JSON instead of tables.")]
+
+
+def find(device: str) -> torch.device:
+    """The device to measure on; a GPU that is there but cannot be used is a loud line."""
+    found = find_device(device)
+    if found.warning is not None:
+        Console(stderr=True).print(found.warning, style="bold red", markup=False)
+    return torch.device(found.type)
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Lines as they are: no markup, no colours, no wrapping."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

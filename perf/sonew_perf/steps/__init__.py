@@ -1,0 +1,1 @@
+"""What one optimizer step costs: the cases, the peers beside them, the host's part."""
