@@ -1,0 +1,153 @@
+"""The process of one side of a comparison: builds steps from the SONew on its path and times a few calls when asked.
+
+Run as a file, `python -P sampler.py MEASURE`, with the checkout to measure first on PYTHONPATH: this text and the clock (the file
+MEASURE, `sonew_autotune/measure.py`) are the same on both sides, SONew is each side's own. A request is a line of JSON on the standard
+input, its answer a line on what was the standard output; an error is an answer. Only SONew's public interface is used, so that old
+versions can be compared.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Work = Callable[[], object]
+Clock = Callable[[Work, int], float]
+LR = 1e-6  # parameters stay where they are however often a step is taken
+
+
+def load_measure(path: str) -> Any:  # noqa: ANN401  # a module
+    """The clock's module from its file, whatever version of it is on the path."""
+    spec = importlib.util.spec_from_file_location("shared_measure", path)
+    if spec is None or spec.loader is None:
+        msg = f"{path} is no Python file"
+        raise ImportError(msg)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def torch_step(case: dict[str, Any], device: str, tuning: str) -> tuple[Work, dict[str, Any]]:
+    """A step of `sonew.torch.SONew` over fixed gradients, and what stepped it."""
+    import torch  # noqa: PLC0415  # the JAX side's process must not load it
+
+    from sonew.torch import SONew  # noqa: PLC0415  # as torch
+
+    generator = torch.Generator(device).manual_seed(0)
+    params = [torch.randn(shape, device=device, generator=generator) for shape in case["shapes"]]
+    for param in params:
+        param.grad = torch.randn(param.shape, device=device, generator=generator)
+    state = {} if case["state"] == "float32" else {"state_dtype": case["state"], "direction_dtype": case["state"]}
+    optimizer = SONew(params, lr=LR, band=case["band"], tuning=tuning, **state)  # type: ignore[arg-type]  # SONew checks the name
+    optimizer.step()
+    plans = [f"{plan.backend}, {plan.config}, {plan.provenance}" for plan in optimizer.plans()]
+    return optimizer.step, {"plans": plans}
+
+
+def jax_step(case: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
+    """A jitted, donated step of `sonew.jax.sonew` over fixed gradients."""
+    import jax  # noqa: PLC0415  # the torch side's process must not load it
+    import numpy as np  # noqa: PLC0415  # as jax
+    import optax  # noqa: PLC0415  # as jax
+
+    from sonew.jax import sonew  # noqa: PLC0415  # as jax
+
+    rng = np.random.default_rng(0)
+    params, grads = ([jax.device_put(rng.standard_normal(shape, np.float32)) for shape in case["shapes"]] for _ in range(2))
+    tx = sonew(LR, band=case["band"])
+
+    def take(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:  # noqa: ANN401  # trees
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    jitted = jax.jit(take, donate_argnums=(0, 1))
+    carried = [params, jax.tree.map(jax.numpy.copy, tx.init(params))]
+
+    def step() -> object:
+        carried[:] = jitted(*carried, grads)
+        return jax.block_until_ready(carried)
+
+    step()
+    return step, {"plans": []}
+
+
+def slowed(work: Work, seconds: float) -> Work:
+    """The work with so many seconds of waiting after each call: a slowdown that a comparison must find."""
+
+    def call() -> object:
+        result = work()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+        return result
+
+    return call
+
+
+class Sampler:
+    """Keeps the steps that were asked for and times them."""
+
+    def __init__(self, measure: Any) -> None:  # noqa: ANN401  # a module
+        self._measure = measure
+        self._clock: Clock = measure.CLOCKS["cpu"]
+        self._works: dict[str, Work] = {}
+        self._target = float(measure.TARGET_SAMPLE_S)
+
+    def prepare(self, case: dict[str, Any], device: str, tuning: str, slowdown: float) -> dict[str, Any]:
+        """Build a case and say what it is and how many calls fill a sample.
+
+        Args:
+            case: name, framework, band, state and shapes. device: "cpu" or "cuda". tuning: "on", "off" or "pinned".
+            slowdown: share of its own time by which each call is slowed down on purpose; on a CPU only.
+        """
+        if case["framework"] == "torch":
+            work, facts = torch_step(case, device, tuning)
+            self._clock = self._measure.CLOCKS[device]
+        else:
+            work, facts = jax_step(case)
+        seconds = min(self._clock(work, 1) for _ in range(5))
+        calls = max(1, min(self._measure.MAX_REPETITIONS, round(self._target / max(seconds, 1e-9))))
+        if slowdown:
+            per_call = min(self._clock(work, calls) for _ in range(5)) / calls
+            work = slowed(work, slowdown * per_call)
+        self._works[case["name"]] = work
+        return facts | {"calls": calls}
+
+    def sample(self, name: str, calls: int) -> float:
+        """Milliseconds per call; one call before them is not counted: it finds the caches as the other side left them."""
+        self._works[name]()
+        return 1000 * self._clock(self._works[name], calls) / calls
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a request asks for."""
+        if request["do"] == "prepare":
+            return self.prepare(request["case"], request["device"], request["tuning"], request["slowdown"])
+        if request["do"] == "sample":
+            return {"ms": self.sample(request["name"], request["calls"])}
+        import sonew  # noqa: PLC0415  # which one is the question
+
+        return {"sonew": str(Path(sonew.__file__).resolve().parent), "version": sonew.__version__}
+
+
+def main() -> None:
+    """Answer until the input ends. What libraries print goes to the error output, so that it cannot look like an answer."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    sampler = Sampler(load_measure(sys.argv[1]))
+    for line in sys.stdin:
+        try:
+            answer = sampler.answer(json.loads(line))
+        except Exception as error:  # noqa: BLE001  # the other cases go on
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

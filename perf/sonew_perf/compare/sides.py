@@ -1,0 +1,128 @@
+"""The two sides of a comparison as users name them: a commit or the working tree, and the configurations that it steps with."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sonew.dispatch import TUNING_MODES
+from sonew.errors import InvalidConfigError
+from sonew_perf.process import ROOT
+
+WORKING_TREE: Final = "."
+GIT_S: Final = 60.0
+GRAMMAR: Final = (
+    "A side is a commit, branch or tag, or . for the working tree, and if you like @ and its configurations: on, off, pinned, or a "
+    "store of tuned entries: main, .@off, v0.1.0@winners.json"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side.
+
+    Attributes:
+        spec: as it was named. commit: 40 hex digits, "" where the tree is no checkout. commit_date: ISO 8601 or "".
+        modified: whether it is a working tree that differs from its commit.
+        tuning: "on", "off" or "pinned". store: file of tuned entries, None for the user's own.
+    """
+
+    spec: str
+    commit: str
+    commit_date: str = ""
+    modified: bool = False
+    tuning: str = "on"
+    store: Path | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is measured where it lies."""
+        return self.spec.partition("@")[0] == WORKING_TREE
+
+    @property
+    def title(self) -> str:
+        """Short, for headings."""
+        where = ("working tree" if self.in_place else self.spec.partition("@")[0]) + (" (modified)" if self.modified else "")
+        configured = str(self.store.name) if self.store is not None else "" if self.tuning == "on" else f"tuning {self.tuning}"
+        return ", ".join(part for part in (f"{where} {self.commit[:9]}".strip(), configured) if part)
+
+    def described(self) -> dict[str, object]:
+        """As a record says it."""
+        store = hashlib.sha256(self.store.read_bytes()).hexdigest()[:12] if self.store is not None else ""
+        known: dict[str, object] = {"spec": self.spec, "title": self.title, "commit": self.commit, "commit_date": self.commit_date}
+        return known | {"modified": self.modified, "tuning": self.tuning, "store": store}
+
+
+def _git(*arguments: str, root: Path) -> str | None:
+    """What git says in the checkout, None where it fails or is not there."""
+    try:
+        done = subprocess.run(  # noqa: S603  # arguments, no shell
+            ["git", "-C", str(root), *arguments],  # noqa: S607  # git from PATH
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=GIT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def parse_side(spec: str, *, root: Path = ROOT) -> Side:
+    """The side that a user names.
+
+    Raises:
+        InvalidConfigError: no such commit, no such file, or a name that is none.
+    """
+    name, _, config = spec.partition("@")
+    if not name or name.startswith("-"):
+        msg = f"side={spec!r} names no commit. {GRAMMAR}."
+        raise InvalidConfigError(msg)
+    tuning, store = "on", None
+    if config in TUNING_MODES:
+        tuning = config
+    elif config:
+        store = Path(config)
+        if not store.is_file():
+            msg = f"side={spec!r}: {config!r} is neither one of {list(TUNING_MODES)} nor a file. {GRAMMAR}."
+            raise InvalidConfigError(msg)
+        store = store.resolve()
+    looked_up = "HEAD" if name == WORKING_TREE else name
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{looked_up}^{{commit}}", root=root)
+    if commit is None and name != WORKING_TREE:
+        msg = f"side={spec!r}: {name!r} is no commit that git knows in {root}. {GRAMMAR}."
+        raise InvalidConfigError(msg)
+    date = _git("show", "--no-patch", "--format=%cI", commit, root=root) if commit else None
+    changed = name == WORKING_TREE and bool(_git("status", "--porcelain", root=root))
+    return Side(spec=spec, commit=commit or "", commit_date=date or "", modified=changed, tuning=tuning, store=store)
+
+
+@contextmanager
+def checked_out(side: Side, *, root: Path = ROOT) -> Iterator[Path]:
+    """The folder of a side while it is measured: the working tree itself, or the commit unpacked into a temporary folder.
+
+    `git archive` and not `git worktree`: nothing is registered in the user's repository, so a kill leaves nothing to prune.
+
+    Raises:
+        InvalidConfigError: the commit cannot be unpacked.
+    """
+    if side.in_place:
+        yield root
+        return
+    with tempfile.TemporaryDirectory(prefix=f"sonew-{side.commit[:9]}-") as folder:
+        packed = Path(folder) / "commit.tar"
+        if _git("archive", "--format=tar", f"--output={packed}", side.commit, root=root) is None:
+            msg = f"side={side.spec!r}: git cannot unpack {side.commit}. Is it a shallow clone? Run git fetch --unshallow."
+            raise InvalidConfigError(msg)
+        tree = Path(folder) / "tree"
+        with tarfile.open(packed) as archive:
+            archive.extractall(tree, filter="data")
+        packed.unlink()
+        yield tree
