@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Final
 
 import torch
@@ -48,6 +49,7 @@ def among(allowed: Sequence[str]) -> Callable[[object], object]:
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=among(DEVICES))]
+Store = Annotated[Path | None, typer.Option(help="The folder of runs, instead of SONEW_PERF_STORE or the user's data folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the entries as JSON instead of tables.")]
 
 

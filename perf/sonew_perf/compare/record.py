@@ -1,0 +1,97 @@
+"""A comparison as a record: what was compared, where and how, each case with its verdict. The dashboard reads what stands here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sonew_autotune.store.files import write_atomically
+from sonew_perf.compare.comparison import Judged, Settings, entry, noise_floor
+from sonew_perf.compare.sides import Side
+from sonew_perf.errors import RecordError
+from sonew_perf.records import machines
+from sonew_perf.records.files import SCHEMA_VERSION
+from sonew_perf.records.model import Machine
+from sonew_perf.records.runs import COMPARES, new_run_id
+
+AGAINST_OTHER: Final = "A/B"
+AGAINST_ITSELF: Final = "A/A"
+
+
+def make_record(
+    judged: Sequence[Judged],
+    *,
+    base: Side,
+    head: Side,
+    settings: Settings,
+    itself: bool,
+    slowdown: float,
+    machine: Machine,
+    load: float,
+    seconds: float,
+    command: str,
+) -> dict[str, Any]:
+    """The record.
+
+    Args:
+        judged: every case. base, head: the sides. settings: as measured. itself: whether both sides are the same on purpose.
+        slowdown: of the head, on purpose. machine: where. load: average before. seconds: it took. command: that does it again.
+    """
+    now = datetime.now(UTC)
+    title = f"{head.title} with itself" if itself else f"{head.title} against {base.title}"
+    planted = f", slowed down by {100 * slowdown:g} % on purpose" if slowdown else ""
+    about = {
+        "id": new_run_id(now),
+        "date": now.isoformat(timespec="seconds"),
+        "title": title + planted,
+        "mode": AGAINST_ITSELF if itself else AGAINST_OTHER,
+        "base": base.described(),
+        "head": head.described(),
+        "machine": machines.describe(machine),
+        "load": load,
+        "launches": settings.launches,
+        "rounds": settings.rounds,
+        "seconds": round(seconds, 1),
+        "tolerance": settings.tolerance,
+        "fail_on": settings.fail_on,
+        "not_interleaved": not settings.turns,
+        "planted_slowdown": slowdown,
+        "noise_floor": noise_floor(judged) if itself and not slowdown else None,
+        "command": command,
+    }
+    return {"schema_version": SCHEMA_VERSION, "comparison": about, "entries": [entry(each) for each in judged]}
+
+
+def document(record: Mapping[str, Any]) -> str:
+    """As JSON text, an entry per line."""
+    lines = ",\n".join(json.dumps(each, allow_nan=False) for each in record["entries"])
+    about = json.dumps(record["comparison"], allow_nan=False)
+    return f'{{"schema_version": {record["schema_version"]}, "comparison": {about}, "entries": [\n{lines}\n]}}\n'
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all.
+
+    Raises:
+        RecordError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error}. Choose another place with --output, --markdown or --store."
+        raise RecordError(msg) from error
+    return path
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> Path:
+    """Write the record to a file of its own, as `write_text`."""
+    return write_text(path, document(record))
+
+
+def store_record(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Add it to a store, as `write_text`."""
+    return write_record(folder / COMPARES / f"{record['comparison']['id']}.json", record)
