@@ -19,7 +19,7 @@ STATIC := --size 4194304 --state float32 --state bfloat16 --band 0 --band 1 --ba
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env tune bench gpu static test test-all test-jax-next lint format clean
+.PHONY: help env tune bench compare dashboard numbers gpu static test test-all test-jax-next lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,16 @@ tune: $(STAMP) ## tune this machine and keep the winners; ARGS="--effort quick" 
 
 bench: $(STAMP) ## measure the step against fused AdamW and a copy
 	@.venv/bin/sonew-perf run $(ARGS)
+
+compare: $(STAMP) ## is the working tree slower than main? ARGS="v0.1.0 ." for others; exit code 1: it is, 3: cannot be told
+	@.venv/bin/sonew-perf compare $(or $(ARGS),main)
+
+dashboard: $(STAMP) ## measure this commit if that is not done yet (a minute), then serve the dashboard; ARGS="--port 8000"
+	@.venv/bin/sonew-perf run --once
+	@.venv/bin/sonew-perf dashboard $(ARGS)
+
+numbers: $(STAMP) ## write the numbers in the READMEs anew, from the records in perf/baselines
+	@.venv/bin/python -m sonew_perf.numbers --write
 
 gpu: $(STAMP) ## on a machine with a GPU: check, tune and time everything; ARGS=--plan lists it
 	@.venv/bin/sonew-perf gpu $(ARGS)
