@@ -52,6 +52,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.getbasetemp() / f"user-{next(_NUMBERS)}"
     monkeypatch.setenv("SONEW_STORE", str(folder / "tuned.json"))
     monkeypatch.setenv("SONEW_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("SONEW_PERF_STORE", str(folder / "perf"))
     monkeypatch.setattr("sonew.dispatch.SHIPPED_FOLDER", folder / "shipped")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,9 +27,8 @@ from sonew_perf.compare.environments import ENVIRONMENTS, SHARED, differing_depe
 from sonew_perf.compare.processes import Pair, Subject
 from sonew_perf.compare.record import document, make_record, store_record, write_record, write_text
 from sonew_perf.compare.sides import WORKING_TREE, Side, checked_out, parse_side
-from sonew_perf.machine import describe
-from sonew_perf.records.machines import machine_of
 from sonew_perf.records.runs import store_folder
+from sonew_perf.suite.identity import describe_machine, repeat_command
 
 DEFAULTS: Final = Settings()
 
@@ -142,10 +140,10 @@ def compare(
             settings=settings,
             itself=itself,
             slowdown=slowdowns[1],
-            machine=machine_of(describe(where)),
+            machine=describe_machine(where.type),
             load=load,
             seconds=time.monotonic() - started,
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=repeat_command(sys.argv[1:]),
         )
         written = [store_record(store or store_folder(), record)] if keep else []
         written += [write_record(output, record)] if output is not None else []

@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 
 from sonew.dispatch import TUNING_MODES
+from sonew.errors import InvalidConfigError
 from sonew_autotune.measure import REPORTED_ROUNDS
 from sonew_autotune.problems import MODELS
 from sonew_autotune.trials.outcome import Failure
-from sonew_perf.cli.options import Device, Json, among, exit_codes, find, print_lines
+from sonew_perf.cli import suite
+from sonew_perf.cli.options import Device, Json, among, exit_codes, print_lines
 from sonew_perf.errors import MeasurementError
 from sonew_perf.jax import ask as jax_process
 from sonew_perf.jax import report as jax_report
@@ -20,12 +22,15 @@ from sonew_perf.jax.request import ADAMW, XLA, JaxTiming, Method
 from sonew_perf.machine import describe, headline
 from sonew_perf.records import files
 from sonew_perf.steps import host as host_time
-from sonew_perf.steps import report, runner
-from sonew_perf.steps.cases import cases, whole_model
+from sonew_perf.steps.cases import wanted_cases, whole_model
 from sonew_perf.steps.workloads import one_tensor
-from sonew_perf.tables import plan_lines
+from sonew_perf.suite.groups import EFFORTS
+from sonew_perf.suite.keeping import Place
 
+ONE: Final = "One group only"  # how the help of an option begins that leaves the suite
+SIZE: Final = 4 * 2**20
 BANDS: Final = [1, 4]
+ROUNDS: Final = 9
 JAX_TIMEOUT_S: Final = 1800.0  # XLA takes minutes to compile a step over a large model's leaves
 JAX_BANDS: Final = [0, 1, 4]
 TUNINGS: Final = ["on"]
@@ -33,36 +38,50 @@ TUNINGS: Final = ["on"]
 
 def run(
     *,
-    size: Annotated[int, typer.Option(min=1, help="Elements of the one tensor.")] = 4 * 2**20,
+    effort: Annotated[str, typer.Option(help="quick (a minute), normal (four) or full.", callback=among(EFFORTS))] = EFFORTS[0],
+    only: Annotated[list[str] | None, typer.Option(help="Groups of the effort whose names match, as 'step/*'; repeatable.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Print groups, cases and estimated seconds; measure nothing.")] = False,
+    size: Annotated[int | None, typer.Option(min=1, help=f"{ONE}: a tensor of so many elements.")] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"Step this model's tensors instead: {', '.join(MODELS)}.", callback=among(list(MODELS)))
+        str | None, typer.Option(help=f"{ONE}: this model's tensors: {', '.join(MODELS)}.", callback=among(list(MODELS)))
     ] = None,
-    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = BANDS,
-    tuning: Annotated[list[str], typer.Option(help="on, off or pinned; repeatable.", callback=among(TUNING_MODES))] = TUNINGS,
-    rounds: Annotated[int, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds.")] = 9,
-    reference: Annotated[bool, typer.Option(help="Time the plain reference too.")] = True,
+    band: Annotated[list[int] | None, typer.Option(min=0, help=f"{ONE}: bands of SONew; repeatable. [default: 1, 4]")] = None,
+    tuning: Annotated[
+        list[str] | None, typer.Option(help=f"{ONE}: on, off or pinned; repeatable. [default: on]", callback=among(TUNING_MODES))
+    ] = None,
+    reference: Annotated[
+        bool | None, typer.Option("--reference/--no-reference", help=f"{ONE}: time the plain reference too. [default: yes]")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds. [default: 9 or more]")] = None,
     device: Device = "auto",
     as_json: Json = False,
-    output: Annotated[Path | None, typer.Option(help="Write the entries to this file, replacing it.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the record to this file, replacing it, instead of the store.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder of runs; by default the user's, or SONEW_PERF_STORE.")] = None,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Print only.")] = False,
+    label: Annotated[str, typer.Option(help="A word of your own for the run.")] = "",
 ) -> None:
-    """Time one optimizer step: SONew at each band, torch's AdamW fused and foreach, a copy, the plain reference."""
+    """Measure this machine: steps in torch and JAX beside AdamW and a copy, their phases, the host's part, imports, the tuner.
+
+    Groups of cases take turns, each group in a process of its own. What is wrong is not timed; what fails or cannot run is a result. With
+    --size, --model, --band, --tuning or --reference: one step over one workload (4 Mi elements), as a table.
+    """
     with exit_codes():
-        where = find(device)
-        machine = describe(where)
-        workload = one_tensor(size) if model is None else whole_model(model)
-        with Console(stderr=True).status(f"timing {workload.name} in {rounds} interleaved rounds"):
-            timed = cases(workload, where, list(dict.fromkeys(band)), list(dict.fromkeys(tuning)), reference=reference)
-            entries = runner.measure(workload, timed, rounds=rounds, device=where, machine=machine)
-        if output is not None:
-            files.write_entries(output, entries)
-    if as_json:
-        typer.echo(files.document(entries), nl=False)
-        return
-    console = Console()
-    console.print(report.speed_table(entries, headline(machine)))
-    if (phases := report.phase_table(entries)) is not None:
-        console.print(phases)
-    print_lines(console, plan_lines({entry["case"]: [entry] for entry in entries}))
+        place = Place(output=output, store=store, no_store=no_store)
+        named = {"--size": size, "--model": model, "--band": band, "--tuning": tuning, "--reference": reference}
+        narrowed = [name for name, value in named.items() if value not in (None, [])]
+        if not narrowed:
+            chosen = suite.Choice(effort=effort, only=tuple(only or ()), device=device, rounds=rounds)
+            if listing:
+                suite.list_suite(chosen, as_json=as_json)
+            else:
+                suite.run_suite(chosen, place, label=label, as_json=as_json)
+            return
+        if only or listing or effort != EFFORTS[0]:
+            msg = f"{narrowed[0]} asks for one group, and --effort, --only and --list choose among many. Leave out one or the other."
+            raise InvalidConfigError(msg)
+        wanted = wanted_cases(list(dict.fromkeys(band or BANDS)), list(dict.fromkeys(tuning or TUNINGS)), reference=reference is not False)
+        workload = whole_model(model) if model is not None else one_tensor(size or SIZE)
+        suite.run_one(workload, wanted, device, rounds=rounds or ROUNDS, place=place, label=label, as_json=as_json)
 
 
 def host(

@@ -14,25 +14,30 @@ SCHEMA_VERSION: Final = 1
 Entry = dict[str, Any]
 
 
-def document(entries: Sequence[Entry]) -> str:
-    """The entries as JSON text, an entry per line so that a committed record shows readable differences."""
+def document(entries: Sequence[Entry], run: Entry | None = None) -> str:
+    """The entries, and what is said of their run, as JSON text: an entry per line so that a committed record shows readable differences."""
     lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
-    return f'{{"schema_version": {SCHEMA_VERSION}, "entries": [\n{lines}\n]}}\n'
+    about = "" if run is None else f' "run": {json.dumps(run, allow_nan=False)},'
+    return f'{{"schema_version": {SCHEMA_VERSION},{about} "entries": [\n{lines}\n]}}\n'
 
 
-def write_entries(path: Path, entries: Sequence[Entry]) -> None:
-    """Replace the record in one step: a reader, or the next run after a kill, sees the old file or the new one.
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader, or the next run after a kill, sees the old file or the new one.
 
     Raises:
         RecordError: the place cannot be written.
     """
-    text = document(entries)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
     except OSError as error:
         msg = f"{path} cannot be written: {error}. Pass a writable --output."
         raise RecordError(msg) from error
+
+
+def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """Replace the record, as `write_text`."""
+    write_text(path, document(entries))
 
 
 def read_entries(path: Path) -> list[Entry]:

@@ -21,7 +21,7 @@ class Machine:
     """What a number was measured on.
 
     Attributes:
-        id: short hash of what decides speed and does not change from day to day: device, its type, threads.
+        id: short hash of what decides speed and does not change from day to day: device, its type, threads, instruction sets.
         device: the model's name. type: "cpu" or "cuda". threads: of the CPU.
         details: everything else that is known: versions, memory, governor, driver.
     """

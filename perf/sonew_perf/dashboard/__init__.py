@@ -1,0 +1,1 @@
+"""The pages: views of the store as plain JSON, served on this machine or packed into one file."""

@@ -1,0 +1,96 @@
+"""Records of `sonew-perf compare`, read without trust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from sonew.documents import parse_json, read_regular_file
+from sonew.errors import SonewError
+from sonew_perf.dashboard.content import Row
+from sonew_perf.dashboard.views.comparisons import VERDICTS
+from sonew_perf.records.checks import SAFE_ID, Fields, is_number
+from sonew_perf.records.files import SCHEMA_VERSION
+from sonew_perf.records.model import Problem
+
+MODES: Final = ("A/B", "A/A")
+NUMBERS: Final = ("ratio", "low", "high", "p", "p_adjusted", "detectable", "base_ms", "head_ms")
+TEXTS: Final = ("case", "kernel", "framework", "workload", "dtype", "variant", "reason")
+SUFFIX: Final = "-compare.json"  # of comparisons that are committed beside the baselines
+
+
+def comparison_files(store: Path, baselines: Path | None) -> list[Path]:
+    """Files that hold comparisons: of the store, and committed ones."""
+    committed = sorted(baselines.glob(f"*{SUFFIX}")) if baselines is not None and baselines.is_dir() else []
+    return [*committed, *sorted((store / "compares").glob("*.json"))]
+
+
+def read_comparisons(files: Iterable[Path]) -> tuple[list[Row], list[Problem]]:
+    """(the records, oldest first, problems of the files that are none). Of two with one id the first is kept."""
+    found: dict[str, Row] = {}
+    problems = []
+    for path in files:
+        try:
+            record = _record(parse_json(read_regular_file(path), strict=True))
+            found.setdefault(record["comparison"]["id"], record)
+        except (OSError, SonewError) as error:
+            problems.append(Problem(str(path), str(error)))
+    return sorted(found.values(), key=lambda record: (record["comparison"]["date"], record["comparison"]["id"])), problems
+
+
+def _record(value: object) -> Row:
+    fields = Fields.of("comparison file", value)
+    if fields.values.get("schema_version") != SCHEMA_VERSION:
+        fields.refuse("schema_version", str(SCHEMA_VERSION))
+    said = fields.inner("comparison")
+    name = said.text("id")
+    if SAFE_ID.fullmatch(name) is None:
+        said.refuse("id", "letters, digits, '.', '_' and '-'")
+    checked = {
+        "id": name,
+        "date": said.date("date"),
+        "title": said.text("title", ""),
+        "mode": said.choice("mode", MODES, MODES[0]),
+        "base": _side(said.inner("base")),
+        "head": _side(said.inner("head")),
+        "machine": dict(said.inner("machine").scalars()),
+        "noise_floor": said.number("noise_floor"),
+        "tolerance": said.number("tolerance"),
+        "fail_on": said.number("fail_on"),
+        "not_interleaved": said.flag("not_interleaved") or False,
+        "command": said.text("command", ""),
+    }
+    return {"comparison": {**said.values, **checked}, "entries": [_entry(entry) for entry in fields.objects("entries")]}
+
+
+def _side(fields: Fields) -> Row:
+    return {
+        **fields.values,
+        "spec": fields.text("spec", ""),
+        "commit": fields.commit("commit"),
+        "commit_date": fields.date("commit_date", ""),
+    }
+
+
+def _entry(fields: Fields) -> Row:
+    numbers: dict[str, Any] = {name: _any_number(fields, name) for name in NUMBERS}
+    checked = {
+        **{name: fields.text(name, "") for name in TEXTS},
+        **numbers,
+        "verdict": fields.choice("verdict", VERDICTS, "NO-DATA"),
+        "elements": fields.count("elements", 0),
+        "band": fields.count("band"),
+        "ratios": list(fields.numbers("ratios")),
+        "confirmed": fields.flag("confirmed"),
+    }
+    return {**fields.values, **checked}
+
+
+def _any_number(fields: Fields, name: str) -> float | None:
+    value = fields.values.get(name)
+    if value is None:
+        return None
+    if not is_number(value):
+        fields.refuse(name, "a number")
+    return float(value)

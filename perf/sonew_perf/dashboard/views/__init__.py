@@ -1,0 +1,1 @@
+"""What each page shows, as plain JSON values: pure functions of what the store holds."""

@@ -1,0 +1,127 @@
+"""The store's folder: where it lies, a file per run, and the list of runs that are kept for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+
+from sonew.documents import parse_json, read_regular_file
+from sonew.errors import InvalidConfigError
+from sonew_autotune.store.files import write_atomically
+from sonew_autotune.store.journal import locked
+from sonew_perf.errors import RecordError
+from sonew_perf.records import machines
+from sonew_perf.records.checks import SAFE_ID, Fields, shown
+from sonew_perf.records.files import SCHEMA_VERSION, Entry, document
+from sonew_perf.records.model import Run
+
+BASELINES: Final = Path(__file__).resolve().parents[2] / "baselines"
+RUNS, COMPARES, PINS, TICKETS = "runs", "compares", "pins.json", "tickets.json"
+FIELDS: Final = ("id", "date", "label", "command", "commit", "commit_date", "branch", "modified", "diff", "load", "seconds")
+
+
+def store_folder() -> Path:
+    """The user's folder of runs (SONEW_PERF_STORE overrides)."""
+    override = os.environ.get("SONEW_PERF_STORE")
+    return Path(override) if override else Path(platformdirs.user_data_dir("sonew")) / "perf"
+
+
+def new_run_id(now: datetime) -> str:
+    """An id that sorts by date; eight random digits keep runs of the same second apart."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def write_run(folder: Path, run: Run, entries: Sequence[Entry]) -> Path:
+    """Add a run to a store, whole or not at all.
+
+    Args:
+        folder: the store's. run: its `path`, `origin` and `pinned` are no part of the file. entries: of the record.
+
+    Raises:
+        RecordError: there is a run with this id, its id is no file name, or the place cannot be written.
+    """
+    if SAFE_ID.fullmatch(run.id) is None:
+        msg = f"run id {shown(run.id)} is not allowed: it must be letters, digits, '.', '_' and '-'. Use new_run_id()."
+        raise RecordError(msg)
+    path = folder / RUNS / f"{run.id}.json"
+    about = {name: getattr(run, name) for name in FIELDS} | {"machine": machines.describe(run.machine)}
+    text = document(entries, about)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            msg = f"{path} exists, and a run is never written over. Use new_run_id()."
+            raise RecordError(msg)
+        write_atomically(path, text)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
+        raise RecordError(msg) from error
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A run that is never dropped: its id, why, and since when (ISO 8601)."""
+
+    run: str
+    note: str = ""
+    date: str = ""
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Hold the store's pins: nobody else pins, unpins or drops runs meanwhile.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / "pins.lock"))
+        except OSError as error:
+            msg = f"{folder} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
+            raise RecordError(msg) from error
+        yield
+
+
+def read_pins(folder: Path) -> dict[str, Pin]:
+    """The pins of a store by run id, none where there is no file.
+
+    Raises:
+        RecordError: the file is not a list of pins.
+    """
+    path = folder / PINS
+    try:
+        fields = Fields.of(PINS, parse_json(read_regular_file(path), strict=True))
+        fields.expect_version(SCHEMA_VERSION)
+        pins = [Pin(entry.name("run"), entry.text("note", ""), entry.date("date", "")) for entry in fields.objects("entries")]
+    except FileNotFoundError:
+        return {}
+    except (OSError, InvalidConfigError, RecordError) as error:
+        msg = f"{path} is no list of pinned runs: {error}. Mend it or move it away."
+        raise RecordError(msg) from error
+    return {pin.run: pin for pin in pins}
+
+
+def write_pins(folder: Path, pins: Mapping[str, Pin]) -> None:
+    """Replace the pins of a store in one step.
+
+    Raises:
+        RecordError: the place cannot be written.
+    """
+    path = folder / PINS
+    entries: list[dict[str, Any]] = [{"run": pin.run, "note": pin.note, "date": pin.date} for pin in pins.values()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"schema_version": SCHEMA_VERSION, "entries": entries}, indent=1) + "\n")
+    except OSError as error:
+        msg = f"{path} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
+        raise RecordError(msg) from error
