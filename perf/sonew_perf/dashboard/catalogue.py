@@ -141,10 +141,8 @@ class Catalogue:
 
     def _read(self) -> Content:
         self._files = list_records(self._store, self._baselines)
-        files = comparison_files(self._store, self._baselines)
-        comparisons, problems = read_comparisons(files)
-        compared = {str(path) for path in files}  # committed ones lie among the records, and are none
-        problems = [*(found for found in self._index.problems() if found.path not in compared), *problems]
+        comparisons, problems = read_comparisons(comparison_files(self._store, self._baselines))
+        problems = [*self._index.problems(), *problems]
         tickets: dict[str, Ticket] = {}
         try:
             tickets = read_tickets(self._store)

@@ -12,18 +12,17 @@ from sonew_perf.dashboard.content import Row
 from sonew_perf.dashboard.views.comparisons import VERDICTS
 from sonew_perf.records.checks import SAFE_ID, Fields, is_number
 from sonew_perf.records.files import SCHEMA_VERSION
+from sonew_perf.records.listing import list_comparisons
 from sonew_perf.records.model import Problem
 
 MODES: Final = ("A/B", "A/A")
 NUMBERS: Final = ("ratio", "low", "high", "p", "p_adjusted", "detectable", "base_ms", "head_ms")
 TEXTS: Final = ("case", "kernel", "framework", "workload", "dtype", "variant", "reason")
-SUFFIX: Final = "-compare.json"  # of comparisons that are committed beside the baselines
 
 
 def comparison_files(store: Path, baselines: Path | None) -> list[Path]:
-    """Files that hold comparisons: of the store, and committed ones."""
-    committed = sorted(baselines.glob(f"*{SUFFIX}")) if baselines is not None and baselines.is_dir() else []
-    return [*committed, *sorted((store / "compares").glob("*.json"))]
+    """Files that hold comparisons: committed ones, and the store's."""
+    return [Path(listed.path) for listed in list_comparisons(store, baselines)]
 
 
 def read_comparisons(files: Iterable[Path]) -> tuple[list[Row], list[Problem]]:

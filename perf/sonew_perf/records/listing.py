@@ -50,10 +50,20 @@ def list_records(folder: Path, baselines: Path | None) -> list[Listed]:
     return sorted([*_files(folder.absolute() / RUNS, "store"), *_files(committed, "baseline")])
 
 
+def list_comparisons(folder: Path, baselines: Path | None) -> list[Listed]:
+    """Every comparison's file: the committed ones by path, then those of the store.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    committed = None if baselines is None else baselines.absolute() / COMPARES
+    return [*sorted(_files(committed, "baseline")), *sorted(_files(folder.absolute() / COMPARES, "store"))]
+
+
 def revision_of(folder: Path, baselines: Path | None = BASELINES) -> str:
     """A short text that is another one as soon as any run, pin, ticket or comparison is."""
     digest = hashlib.sha256()
-    for listed in [*list_records(folder, baselines), *sorted(_files(folder / COMPARES, "comparison"))]:
+    for listed in [*list_records(folder, baselines), *list_comparisons(folder, baselines)]:
         digest.update(repr(listed).encode())
     for name in (PINS, TICKETS):
         try:

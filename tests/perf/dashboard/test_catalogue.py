@@ -81,13 +81,13 @@ def test_a_fresh_clone_has_something_in_every_view(committed: dict[str, Any]) ->
 
 
 def test_a_committed_comparison_is_shown_and_is_no_broken_record(tmp_path: Path) -> None:
-    committed = tmp_path / "baselines"
-    committed.mkdir()
-    (committed / "2026-11-01-box-compare.json").write_text(json.dumps(comparison("c1", [entry("x", "SAME", 1.0, 2.0)])), encoding="utf-8")
-    (committed / "torn-compare.json").write_text("{", encoding="utf-8")
-    catalogue = Catalogue(tmp_path / "store", committed)
+    committed = tmp_path / "baselines" / "compares"
+    committed.mkdir(parents=True)
+    (committed / "2026-11-01-box.json").write_text(json.dumps(comparison("c1", [entry("x", "SAME", 1.0, 2.0)])), encoding="utf-8")
+    (committed / "torn.json").write_text("{", encoding="utf-8")
+    catalogue = Catalogue(tmp_path / "store", committed.parent)
     assert [row["id"] for row in view(catalogue, "comparisons")] == ["c1"]
-    assert [problem["path"] for problem in view(catalogue, "meta")["problems"]] == ["torn-compare.json"]
+    assert [problem["path"] for problem in view(catalogue, "meta")["problems"]] == ["torn.json"]
     catalogue.close()
 
 

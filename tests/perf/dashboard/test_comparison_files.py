@@ -23,7 +23,7 @@ def write(folder: Path, name: str, value: object) -> Path:
 def test_comparisons_of_the_store_and_committed_ones_are_read_by_date(tmp_path: Path) -> None:
     store, baselines = tmp_path / "store", tmp_path / "baselines"
     write(store / "compares", "b.json", comparison("b", [entry("x", "SAME", 1.0, 2.0)], date="2026-10-02T00:00:00+00:00"))
-    write(baselines, "2026-10-01-box-compare.json", comparison("a", [], date="2026-10-01T00:00:00+00:00"))
+    write(baselines / "compares", "2026-10-01-box.json", comparison("a", [], date="2026-10-01T00:00:00+00:00"))
     write(baselines, "2026-10-01-box-step.json", {"schema_version": 1, "entries": []})
     write(store / "compares", "same.json", comparison("a", [entry("y", "SAME", 1.0, 2.0)], date="2026-10-03T00:00:00+00:00"))
     records, problems = read_comparisons(comparison_files(store, baselines))

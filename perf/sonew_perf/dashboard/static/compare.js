@@ -50,6 +50,7 @@ function renderComparisons(place, list, meta) {
       {
         name: "machine",
         title: "Machine",
+        kind: "line",
         key: (row) => machines.get(row.machine) ?? row.machine,
         cell: (row) => machines.get(row.machine) ?? row.machine,
       },

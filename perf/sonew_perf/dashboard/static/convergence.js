@@ -216,6 +216,7 @@ function trainingColumns(machines) {
     {
       name: "machine",
       title: "Machine",
+      kind: "line",
       key: (run) => machines.get(run.machine) ?? run.machine,
       cell: (run) => machines.get(run.machine) ?? run.machine,
     },
@@ -223,7 +224,7 @@ function trainingColumns(machines) {
       name: "run",
       title: "Run",
       key: (run) => run.date,
-      cell: (run) => h("a", { href: address("runs", "", { run: run.run }), "data-row": true }, day(run.date)),
+      cell: (run) => h("a", { href: address("runs", "", { run: run.run }), "data-row": true, class: "whole" }, day(run.date)),
     },
   ];
 }

@@ -1,5 +1,13 @@
 // The axes of a history, and its numbers.
 
+// Just around the values, whatever is far below them.
+function closeRange(values, more) {
+  const numbers = [...values, ...more].filter(known);
+  const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
+  const room = 0.15 * (most - least || Math.abs(most) || 1);
+  return numbers.length ? [least - room, most + room] : [0, 1];
+}
+
 function historyLayout({ data, x, zoom, scale, measure, median, annotations, shapes, colours }) {
   const dates = typeof x[0] === "string";
   const y = { rangemode: "tozero", zeroline: true, fixedrange: true, title: { text: `${plain(measure.title)} (${scale.unit})` } };
@@ -10,8 +18,7 @@ function historyLayout({ data, x, zoom, scale, measure, median, annotations, sha
           .filter(known)
           .map((value) => value * scale.factor)
       : inside;
-    const [least, most] = [Math.min(...inside, ...bounds), Math.max(...inside, ...bounds)];
-    y.range = [least - (most - least || least) * 0.15, most + (most - least || most) * 0.15];
+    y.range = closeRange(inside, bounds);
   } else {
     const reach = Math.max(
       ...median.filter(known),
@@ -30,7 +37,7 @@ function historyLayout({ data, x, zoom, scale, measure, median, annotations, sha
           bordercolor: colours.grid,
           borderwidth: 1,
           range: placesAxis(data, x, null, dates).range,
-          yaxis: { rangemode: "auto" },
+          yaxis: { rangemode: "fixed", range: closeRange(median, []) },
         },
       }
     : {};
