@@ -35,7 +35,8 @@ class Machine:
     @property
     def name(self) -> str:
         """For titles."""
-        return f"{self.device} ({self.type}), {self.threads} threads" if self.type == "cpu" else f"{self.device} ({self.type})"
+        threads = f", {self.threads} thread{'s' if self.threads != 1 else ''}" if self.type == "cpu" else ""
+        return f"{self.device} ({self.type}){threads}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

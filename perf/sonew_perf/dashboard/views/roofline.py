@@ -17,6 +17,7 @@ from sonew_perf.records.model import Point, Series
 HOW: Final = (
     "Bytes and operations are counted from the algorithm, not measured; times and the copy's bandwidth are measured, in the same run."
 )
+NO_ROOF: Final = " On a CPU a copy also reads what it overwrites, so work that reads more than it writes may go beyond it."
 COMPUTE_ROOF: Final = "peak flops"  # the case of a series that measures the compute roof; its facts have "gflops"
 
 
@@ -35,7 +36,7 @@ def _device(content: Content, machine: str) -> Row:
         "name": content.machines[machine].name,
         "copy_gbps": number(_memory_roof(content, here)),
         "flops_gflops": number(flops),
-        "how": HOW,
+        "how": HOW + (NO_ROOF if content.machines[machine].type == "cpu" else ""),
         "points": points,
     }
 
