@@ -38,21 +38,24 @@ TUNINGS: Final = ["on"]
 
 def run(
     *,
-    effort: Annotated[str, typer.Option(help="quick (a minute), normal (four) or full.", callback=among(EFFORTS))] = EFFORTS[0],
+    effort: Annotated[
+        str, typer.Option(help="quick (a minute), normal (a few) or full (everything, hours).", callback=among(EFFORTS))
+    ] = EFFORTS[0],
     only: Annotated[list[str] | None, typer.Option(help="Groups of the effort whose names match, as 'step/*'; repeatable.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Only groups that these very sources were not measured in yet.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="Print groups, cases and estimated seconds; measure nothing.")] = False,
     size: Annotated[int | None, typer.Option(min=1, help=f"{ONE}: a tensor of so many elements.")] = None,
     model: Annotated[
         str | None, typer.Option(help=f"{ONE}: this model's tensors: {', '.join(MODELS)}.", callback=among(list(MODELS)))
     ] = None,
-    band: Annotated[list[int] | None, typer.Option(min=0, help=f"{ONE}: bands of SONew; repeatable. [default: 1, 4]")] = None,
+    band: Annotated[list[int] | None, typer.Option(min=0, help=f"{ONE}: bands of SONew; repeatable; 1 and 4 if left out.")] = None,
     tuning: Annotated[
-        list[str] | None, typer.Option(help=f"{ONE}: on, off or pinned; repeatable. [default: on]", callback=among(TUNING_MODES))
+        list[str] | None, typer.Option(help=f"{ONE}: on, off or pinned; repeatable; on if left out.", callback=among(TUNING_MODES))
     ] = None,
     reference: Annotated[
-        bool | None, typer.Option("--reference/--no-reference", help=f"{ONE}: time the plain reference too. [default: yes]")
+        bool | None, typer.Option("--reference/--no-reference", help=f"{ONE}: time the plain reference too, as if left out.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds. [default: 9 or more]")] = None,
+    rounds: Annotated[int | None, typer.Option(min=REPORTED_ROUNDS, help="Interleaved rounds; 9 or more if left out.")] = None,
     device: Device = "auto",
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option(help="Write the record to this file, replacing it, instead of the store.")] = None,
@@ -70,14 +73,14 @@ def run(
         named = {"--size": size, "--model": model, "--band": band, "--tuning": tuning, "--reference": reference}
         narrowed = [name for name, value in named.items() if value not in (None, [])]
         if not narrowed:
-            chosen = suite.Choice(effort=effort, only=tuple(only or ()), device=device, rounds=rounds)
+            chosen = suite.Choice(effort=effort, only=tuple(only or ()), device=device, rounds=rounds, once=once)
             if listing:
                 suite.list_suite(chosen, as_json=as_json)
             else:
                 suite.run_suite(chosen, place, label=label, as_json=as_json)
             return
-        if only or listing or effort != EFFORTS[0]:
-            msg = f"{narrowed[0]} asks for one group, and --effort, --only and --list choose among many. Leave out one or the other."
+        if only or once or listing or effort != EFFORTS[0]:
+            msg = f"{narrowed[0]} asks for one group, and --effort, --only, --once and --list choose among many. Leave out either."
             raise InvalidConfigError(msg)
         wanted = wanted_cases(list(dict.fromkeys(band or BANDS)), list(dict.fromkeys(tuning or TUNINGS)), reference=reference is not False)
         workload = whole_model(model) if model is not None else one_tensor(size or SIZE)

@@ -30,7 +30,7 @@ from sonew_perf.suite.keeping import Place, keep, record_text
 from sonew_perf.suite.one import measure_one
 from sonew_perf.suite.progress import GroupProgress
 from sonew_perf.suite.run import DONE, FAILED, rounds_of, run_groups
-from sonew_perf.suite.stored import last_points, stored_ratios
+from sonew_perf.suite.stored import last_points, measured_groups, stored_ratios
 from sonew_perf.tables import plan_lines
 
 NEXT: Final = "Next: sonew-perf dashboard shows it beside the runs before it."
@@ -38,12 +38,16 @@ NEXT: Final = "Next: sonew-perf dashboard shows it beside the runs before it."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What of the suite is run: groups of an effort whose names match `only`, on "auto" (all there are), "cpu" or "cuda"."""
+    """What of the suite is run: groups of an effort whose names match `only`, on "auto" (all there are), "cpu" or "cuda".
+
+    With `once` only what no run of the same sources on this machine has measured.
+    """
 
     effort: str
     only: tuple[str, ...] = ()
     device: str = "auto"
     rounds: int | None = None
+    once: bool = False
 
     def rounds_of(self, group: Group) -> int:
         """Rounds of a group."""
@@ -113,6 +117,12 @@ def run_suite(choice: Choice, place: Place, *, label: str, as_json: bool) -> Non
     found, errors, out = _devices(choice), Console(stderr=True), Console()
     groups = _groups(choice, found)
     run, began = new_run(describe_machine(found.main), arguments=sys.argv[1:], label=label), time.monotonic()
+    if choice.once:
+        known = measured_groups(place.folder, run)
+        groups = [group for group in groups if group.name not in known]
+        if not groups:
+            print_lines(errors, ["These sources are measured already: nothing is done. Leave out --once to measure them again."])
+            return
     last, problem = last_points(place.folder)
     done: list[list[Entry]] = []
     interrupted = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from sonew_autotune.problems import MODELS
 from sonew_perf.steps.workloads import LR, Workload
 
 TUNING_NOTES: Final = {"on": "", "off": ", untuned", "pinned": ", pinned"}
+STATE_NOTES: Final = {"float32": "", "bfloat16": ", bf16 state"}
 
 
 def whole_model(name: str) -> Workload:
@@ -62,9 +63,7 @@ def _adamw(params: Iterable[torch.Tensor], implementation: str) -> torch.optim.A
 
 def adamw_case(workload: Workload, device: torch.device, implementation: str) -> TimedCase:
     """AdamW of torch, "fused" or "foreach"."""
-    optimizer = _adamw(fixed_tensors(workload, device), implementation)
-    settings = {"optimizer": "AdamW", "implementation": implementation}
-    return TimedCase(name=f"AdamW {implementation}", work=optimizer.step, optimizer=optimizer, settings=settings)
+    return adamw_wanted(implementation).build(workload, device)
 
 
 def copy_case(workload: Workload, device: torch.device) -> TimedCase:
@@ -73,20 +72,75 @@ def copy_case(workload: Workload, device: torch.device) -> TimedCase:
     return TimedCase(name="copy", work=work, optimizer=None, settings={"roof": "copy"})
 
 
-def sonew_case(workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto") -> TimedCase:
-    """`SONew.step()` as users call it."""
-    optimizer = SONew(fixed_tensors(workload, device), lr=LR, band=band, tuning=tuning, backend=backend)  # type: ignore[arg-type]  # SONew checks the name
+def sonew_case(
+    workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto", state: str = "float32"
+) -> TimedCase:
+    """`SONew.step()` as users call it; `state` is the type of state and direction."""
+    return sonew_wanted(band, tuning=tuning, backend=backend, state=state).build(workload, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A case before it is built: its name and settings are known, whatever becomes of it.
+
+    Attributes:
+        name, settings: of the `TimedCase`.
+        build: makes it over a workload on a device.
+    """
+
+    name: str
+    settings: Mapping[str, str | int]
+    build: Callable[[Workload, torch.device], TimedCase]
+
+
+def adamw_wanted(implementation: str) -> Wanted:
+    """AdamW of torch, "fused" or "foreach"."""
+    name, settings = f"AdamW {implementation}", {"optimizer": "AdamW", "implementation": implementation}
+
+    def build(workload: Workload, device: torch.device) -> TimedCase:
+        optimizer = _adamw(fixed_tensors(workload, device), implementation)
+        return TimedCase(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)
+
+    return Wanted(name, settings, build)
+
+
+def sonew_wanted(band: int, *, tuning: str = "on", backend: str = "auto", state: str = "float32") -> Wanted:
+    """SONew at a band; of the state's type the settings say only what is not the default."""
     name = f"reference, band {band}" if backend == "reference" else f"SONew band {band}{TUNING_NOTES[tuning]}"
-    settings: dict[str, str | int] = {"optimizer": "SONew", "band": band, "backend": backend, "tuning": tuning}
-    return TimedCase(name=name, work=optimizer.step, optimizer=optimizer, settings=settings)
+    other = {} if state == "float32" else {"state": state}
+    settings: dict[str, str | int] = {"optimizer": "SONew", "band": band, "backend": backend, "tuning": tuning, **other}
+
+    def build(workload: Workload, device: torch.device) -> TimedCase:
+        optimizer = SONew(
+            fixed_tensors(workload, device),
+            lr=LR,
+            band=band,
+            tuning=tuning,  # type: ignore[arg-type]  # SONew checks the name
+            backend=backend,
+            state_dtype=state,
+            direction_dtype=state,
+        )
+        return TimedCase(name=f"{name}{STATE_NOTES[state]}", work=optimizer.step, optimizer=optimizer, settings=settings)
+
+    return Wanted(f"{name}{STATE_NOTES[state]}", settings, build)
+
+
+COPY: Final = Wanted("copy", {"roof": "copy"}, copy_case)
+
+
+def wanted_cases(
+    bands: Sequence[int], tunings: Sequence[str] = ("on",), *, reference: bool, foreach: bool = True, state: str = "float32"
+) -> list[Wanted]:
+    """Every case of a run: the peers, the roof, SONew at each band and tuning mode, and the plain reference."""
+    peers = [adamw_wanted(name) for name in ("fused", *(("foreach",) if foreach else ()))]
+    ours = [sonew_wanted(band, tuning=tuning, state=state) for band in bands for tuning in tunings]
+    plain = [sonew_wanted(band, backend="reference", state=state) for band in bands] if reference else []
+    return [*peers, COPY, *ours, *plain]
 
 
 def cases(workload: Workload, device: torch.device, bands: Sequence[int], tunings: Sequence[str], *, reference: bool) -> list[TimedCase]:
-    """Every case of a run: the peers, the roof, SONew at each band and tuning mode, and the plain reference."""
-    peers = [adamw_case(workload, device, "fused"), adamw_case(workload, device, "foreach"), copy_case(workload, device)]
-    ours = [sonew_case(workload, device, band, tuning=tuning) for band in bands for tuning in tunings]
-    plain = [sonew_case(workload, device, band, backend="reference") for band in bands] if reference else []
-    return [*peers, *ours, *plain]
+    """`wanted_cases`, built."""
+    return [wanted.build(workload, device) for wanted in wanted_cases(bands, tunings, reference=reference)]
 
 
 def phase_works(optimizer: SONew) -> dict[str, Work]:

@@ -160,6 +160,17 @@ def _name(case: str, gradients: str) -> str:
     return f"{case}, gradients {gradients}"
 
 
+def described(workload: Workload) -> Entry:
+    """As a record says it: as many tensors, of one element each."""
+    return {"name": workload.name, "tensors": len(workload.shapes), "elements": len(workload.shapes), "dtype": "float32"}
+
+
+def case_settings() -> list[tuple[str, dict[str, str]]]:
+    """Name and settings of every case."""
+    optimizers = (OURS, FUSED, BARE, FOREACH)
+    return [(_name(case, kind), {"optimizer": case, "gradients": kind}) for kind in GRADIENTS for case in optimizers]
+
+
 def host_cases(shapes: Shapes, band: int) -> tuple[list[TimedCase], list[NullGroup]]:
     """Every optimizer under both kinds of gradients, each with tensors of its own, and SONew's launch groups."""
     built, groups = [], []
@@ -205,7 +216,9 @@ def measure_host(workload: Workload, *, band: int, rounds: int, machine: Mapping
     samples = interleave({case.name: case.work for case in timed}, rounds=rounds, target_sample_s=SAMPLE_S, clock=host_clock)
     shared = {
         "kind": "host time",
-        "workload": {"name": workload.name, "tensors": len(workload.shapes), "elements": len(workload.shapes), "dtype": "float32"},
+        "kernel": "host",
+        "framework": "torch",
+        "workload": described(workload),
         "band": band,
         "launch_groups": len(groups) // len(GRADIENTS),
         "launches": launches_per_step(timed, groups),

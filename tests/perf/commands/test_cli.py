@@ -15,6 +15,7 @@ from sonew_autotune.device import find_device
 from sonew_autotune.trials.outcome import Failure
 from sonew_perf.cli import app, options
 from sonew_perf.jax import ask as jax_process
+from sonew_perf.records.reading import read_run
 from sonew_perf.steps import runner
 from sonew_perf.training import runs as training
 
@@ -26,6 +27,12 @@ Quick = dict[str, list[training.Run]]
 
 def _call(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs of these tests do not join the user's."""
+    monkeypatch.setenv("SONEW_PERF_STORE", str(tmp_path / "perf"))
 
 
 @pytest.fixture
@@ -47,6 +54,9 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
     assert shown.exit_code == 0, shown.output
     assert "One optimizer step: one tensor, 2000 float32 elements" in shown.output
     assert "analytic default (no stored entry fits)" in " ".join(shown.output.split())
+    (kept,) = (tmp_path / "perf" / "runs").glob("*.json")
+    assert f"Written to {kept}" in shown.stderr
+    assert read_run(kept, origin="store")[0].command.startswith("sonew-perf")
     path = tmp_path / "speed.json"
     arguments = ("--size", "500", "--band", "0", "--rounds", "8", "--device", "cpu", "--tuning", "off", "--json", "--output", path)
     printed = _call("run", *arguments)
