@@ -23,6 +23,7 @@ from sonew_autotune.measure import Samples, Work, interleave
 from sonew_perf.entries import in_one_line, installed_version, timed_entry
 from sonew_perf.jax.peers import Stepped, describe_plan, leaves, prepare
 from sonew_perf.jax.request import ADAMW, JaxTiming, Method
+from sonew_perf.system import cpu_flags
 
 PLATFORMS: Final = {"cuda": "gpu", "cpu": "cpu"}
 
@@ -39,10 +40,12 @@ def clock(work: Work, repetitions: int) -> float:
 
 def describe(device: jax.Device) -> dict[str, str | int]:
     """Device, threads and versions."""
+    on_cpu = device.platform == "cpu"
     return {
-        "device": cpu_model() if device.platform == "cpu" else device.device_kind,
+        "device": cpu_model() if on_cpu else device.device_kind,
         "type": device.platform,
         "threads": len(os.sched_getaffinity(0)),
+        **({"flags": cpu_flags()} if on_cpu else {}),
         "python": platform.python_version(),
         "sonew": sonew.__version__,
         **{name: installed_version(name) for name in ("jax", "jaxlib", "optax", "jax-triton", "triton")},

@@ -17,11 +17,12 @@ import torch
 
 from sonew_kernels.spec import SPECS, source_hash
 from sonew_perf.gpu.identity import describe_device
-from sonew_perf.machine import describe, describe_host
+from sonew_perf.machine import describe
 from sonew_perf.process import ROOT
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Machine, Run
 from sonew_perf.records.runs import new_run_id
+from sonew_perf.system import describe_host
 
 PROGRAM: Final = "sonew-perf"
 GIT_TIMEOUT_S: Final = 20.0

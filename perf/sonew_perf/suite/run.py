@@ -14,12 +14,13 @@ from sonew_autotune.trials.outcome import Failure
 from sonew_perf.entries import in_one_line, installed_version
 from sonew_perf.gpu.identity import describe_device
 from sonew_perf.jax.ask import NO_JAX, jax_gpu_problem
-from sonew_perf.machine import describe, memory_bytes
+from sonew_perf.machine import describe
 from sonew_perf.records.files import Entry
 from sonew_perf.suite.estimates import limit_s, needed_bytes
 from sonew_perf.suite.groups import HOST, IMPORT, Group
 from sonew_perf.suite.processes import run_group
 from sonew_perf.suite.torch_process import Answer
+from sonew_perf.system import memory_bytes
 
 ROUNDS: Final[Mapping[str, int]] = {"quick": 9, "normal": 9, "full": 15}
 HOST_ROUNDS: Final = 3  # times as many: its samples are short

@@ -12,18 +12,19 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sonew_autotune.api import SilentReport, tune
-from sonew_autotune.problems import Case
-from sonew_autotune.search.results import Record
 from sonew_autotune.settings import Problems, Settings
 from sonew_autotune.trials.outcome import Failure
 from sonew_perf.entries import digits
 from sonew_perf.process import run_process
 from sonew_perf.records.files import Entry
+
+if TYPE_CHECKING:
+    from sonew_autotune.problems import Case
+    from sonew_autotune.search.results import Record
 
 SIZE: Final = 2**16
 BAND: Final = 1
@@ -33,32 +34,32 @@ BUDGET_S: Final = 10.0  # the last comparison, which is not what is timed here, 
 CASE: Final = "tuning trial"
 
 
-class TrialTimes(SilentReport):
-    """Keeps the seconds of every trial, and why one failed."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.failures: list[str] = []
-
-    def trial(self, case: Case, record: Record) -> None:  # noqa: ARG002  # a report's signature
-        """One more."""
-        self.seconds.append(record.seconds)
-        if record.failure is not None:
-            self.failures.append(f"{record.failure.kind}: {record.failure.message}")
-
-
 def search(device: str) -> dict[str, Any]:
     """Tune one tensor and say how long that took: `seconds` of every trial, `wall_s` of everything, `failures`."""
-    told, began = TrialTimes(), time.monotonic()
+    from sonew_autotune.api import SilentReport, tune  # noqa: PLC0415  # it loads Optuna, which only this process needs
+
+    seconds: list[float] = []
+    failures: list[str] = []
+
+    class TrialTimes(SilentReport):
+        """Keeps the seconds of every trial, and why one failed."""
+
+        def trial(self, case: Case, record: Record) -> None:  # noqa: ARG002  # a report's signature
+            """One more."""
+            seconds.append(record.seconds)
+            if record.failure is not None:
+                failures.append(f"{record.failure.kind}: {record.failure.message}")
+
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tune(
             Problems(bands=(BAND,), sizes=(SIZE,), device=device),
             settings=Settings(trials=TRIALS, rounds=ROUNDS, budget_s=BUDGET_S, sampler="random"),
             store=Path(folder) / "tuned.json",
             state_dir=Path(folder) / "state",
-            report=told,
+            report=TrialTimes(),
         )
-    return {"seconds": told.seconds, "wall_s": time.monotonic() - began, "failures": told.failures}
+    return {"seconds": seconds, "wall_s": time.monotonic() - began, "failures": failures}
 
 
 def tuner_entry(found: dict[str, Any]) -> Entry:

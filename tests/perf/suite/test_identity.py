@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from sonew_kernels.spec import source_hash
-from sonew_perf.machine import describe, describe_host, memory_bytes
+from sonew_perf.machine import describe
 from sonew_perf.records.machines import machine_of
 from sonew_perf.suite.identity import Source, describe_machine, new_run, read_source
+from sonew_perf.system import describe_host, memory_bytes
 
 
 def _git(folder: Path, *arguments: str) -> str:
