@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from typing import Final
 from sonew.dispatch import TUNING_MODES
 from sonew.errors import InvalidConfigError
 from sonew_perf.process import ROOT
+from sonew_perf.sources import git, text_of
 
 WORKING_TREE: Final = "."
-GIT_S: Final = 60.0
 GRAMMAR: Final = (
     "A side is a commit, branch or tag, or . for the working tree, and if you like @ and its configurations: on, off, pinned, or a "
     "store of tuned entries: main, .@off, v0.1.0@winners.json"
@@ -60,21 +59,6 @@ class Side:
         return known | {"modified": self.modified, "tuning": self.tuning, "store": store}
 
 
-def _git(*arguments: str, root: Path) -> str | None:
-    """What git says in the checkout, None where it fails or is not there."""
-    try:
-        done = subprocess.run(  # noqa: S603  # arguments, no shell
-            ["git", "-C", str(root), *arguments],  # noqa: S607  # git from PATH
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=GIT_S,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
 def parse_side(spec: str, *, root: Path = ROOT) -> Side:
     """The side that a user names.
 
@@ -95,13 +79,13 @@ def parse_side(spec: str, *, root: Path = ROOT) -> Side:
             raise InvalidConfigError(msg)
         store = store.resolve()
     looked_up = "HEAD" if name == WORKING_TREE else name
-    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{looked_up}^{{commit}}", root=root)
-    if commit is None and name != WORKING_TREE:
+    commit = text_of(git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{looked_up}^{{commit}}"))
+    if not commit and name != WORKING_TREE:
         msg = f"side={spec!r}: {name!r} is no commit that git knows in {root}. {GRAMMAR}."
         raise InvalidConfigError(msg)
-    date = _git("show", "--no-patch", "--format=%cI", commit, root=root) if commit else None
-    changed = name == WORKING_TREE and bool(_git("status", "--porcelain", root=root))
-    return Side(spec=spec, commit=commit or "", commit_date=date or "", modified=changed, tuning=tuning, store=store)
+    date = text_of(git(root, "show", "--no-patch", "--format=%cI", commit)) if commit else ""
+    changed = name == WORKING_TREE and bool(git(root, "status", "--porcelain"))
+    return Side(spec=spec, commit=commit, commit_date=date, modified=changed, tuning=tuning, store=store)
 
 
 @contextmanager
@@ -118,7 +102,7 @@ def checked_out(side: Side, *, root: Path = ROOT) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix=f"sonew-{side.commit[:9]}-") as folder:
         packed = Path(folder) / "commit.tar"
-        if _git("archive", "--format=tar", f"--output={packed}", side.commit, root=root) is None:
+        if git(root, "archive", "--format=tar", f"--output={packed}", side.commit) is None:
             msg = f"side={side.spec!r}: git cannot unpack {side.commit}. Is it a shallow clone? Run git fetch --unshallow."
             raise InvalidConfigError(msg)
         tree = Path(folder) / "tree"

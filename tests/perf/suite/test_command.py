@@ -14,9 +14,9 @@ from sonew_perf.errors import RecordError
 from sonew_perf.records.index import Index
 from sonew_perf.records.model import Point
 from sonew_perf.records.reading import read_run
+from sonew_perf.sources import Source
 from sonew_perf.suite import identity
 from sonew_perf.suite.groups import Group
-from sonew_perf.suite.identity import Source
 from sonew_perf.suite.run import run_groups
 from sonew_perf.suite.torch_process import Timed
 from tests.perf.suite.made import phase_group, step_group, timed

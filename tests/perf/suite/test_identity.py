@@ -12,7 +12,8 @@ import torch
 from sonew_kernels.spec import source_hash
 from sonew_perf.machine import describe
 from sonew_perf.records.machines import machine_of
-from sonew_perf.suite.identity import Source, describe_machine, new_run, read_source
+from sonew_perf.sources import Source, read_source
+from sonew_perf.suite.identity import describe_machine, new_run
 from sonew_perf.system import describe_host, memory_bytes
 
 
