@@ -15,3 +15,7 @@ class RecordError(SonewError, ValueError):
 
 class MeasurementError(SonewError, RuntimeError):
     """A process that measures ended without a result."""
+
+
+class ProcessGoneError(MeasurementError):
+    """A process that measures is gone, or does not answer: nothing more can be asked of it."""

@@ -72,10 +72,15 @@ def _difference(root: Path) -> str | None:
     return digest.hexdigest()[:12]
 
 
+def is_checkout(root: Path) -> bool:
+    """Whether a folder is the top of a checkout, as that of an installed package is not."""
+    top = text_of(git(root, "rev-parse", "--show-toplevel"))
+    return bool(top) and Path(top).resolve() == root.resolve()
+
+
 def read_source(root: Path = ROOT) -> Source:
     """What git says of a checkout; nothing where `root` is not the top of one, as an installed package is not."""
-    top = text_of(git(root, "rev-parse", "--show-toplevel"))
-    if not top or Path(top).resolve() != root.resolve():
+    if not is_checkout(root):
         return Source()
     difference = _difference(root)
     return Source(

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sonew.errors import InvalidConfigError
 from sonew_autotune.problems import MODELS
+from sonew_autotune.settings import Exit
 from sonew_perf.cli.options import Device, Json, Store, among, exit_codes, find, print_lines
 from sonew_perf.compare import report
 from sonew_perf.compare.cases import EFFORTS, FRAMEWORKS, Case, chosen_cases
@@ -24,13 +25,17 @@ from sonew_perf.compare.comparison import Progress as Steps
 from sonew_perf.compare.comparison import Settings, exit_code
 from sonew_perf.compare.comparison import compare as compare_cases
 from sonew_perf.compare.environments import ENVIRONMENTS, SHARED, differing_dependencies, interpreter
-from sonew_perf.compare.processes import Pair, Subject
+from sonew_perf.compare.processes import Subject, launched
 from sonew_perf.compare.record import document, make_record, store_record, write_record, write_text
+from sonew_perf.compare.rounds import INTERRUPTED, Limits
 from sonew_perf.compare.sides import WORKING_TREE, Side, checked_out, parse_side
 from sonew_perf.records.runs import store_folder
 from sonew_perf.suite.identity import describe_machine, repeat_command
+from sonew_perf.suite.run import free_bytes
 
 DEFAULTS: Final = Settings()
+BUDGET_S: Final = 1800.0
+SPARE: Final = 0.8  # share of the free memory that both sides together may take
 
 
 def _cases(effort: str, **chosen: Sequence[Any] | None) -> list[Case]:
@@ -74,6 +79,11 @@ def _progress() -> Iterator[Steps]:
         yield Steps(begin, lambda: shown.advance(tasks[-1]))
 
 
+def _memory_of_a_side(device: str) -> int | None:
+    free = free_bytes(device)
+    return None if free is None else int(SPARE * free / 2)
+
+
 def _sides(base: str, head: str | None, *, itself: bool) -> tuple[Side, Side]:
     if itself and head is not None:
         msg = f"--aa compares one side with itself, and {head!r} is a second one. Leave it out, or leave out --aa."
@@ -99,7 +109,7 @@ def compare(
     rounds: Annotated[int, typer.Option(help="Rounds per launch.")] = DEFAULTS.rounds,
     tolerance: Annotated[float, typer.Option(help="Percent that do not matter: a case inside them is SAME.")] = 100 * DEFAULTS.tolerance,
     fail_on: Annotated[float | None, typer.Option(help="Percent of confirmed slowdown that fail. Default: --tolerance.")] = None,
-    budget: Annotated[float, typer.Option(help="Seconds after which no launch begins.")] = DEFAULTS.budget_s,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds for everything; what is not timed then is NO-DATA or UNSURE.")] = BUDGET_S,
     sequential: Annotated[bool, typer.Option("--sequential", help="Base before head in each round, instead of taking turns.")] = False,
     inject: Annotated[float, typer.Option(min=0, help="Slow the head down by so many percent, to see whether it is found (CPU).")] = 0.0,
     environment: Annotated[
@@ -121,18 +131,22 @@ def compare(
     """
     with exit_codes():
         percent = tolerance if fail_on is None else fail_on
-        settings = Settings(
-            launches=launches, rounds=rounds, tolerance=tolerance / 100, fail_on=percent / 100, budget_s=budget, turns=not sequential
-        )
+        settings = Settings(launches=launches, rounds=rounds, tolerance=tolerance / 100, fail_on=percent / 100, turns=not sequential)
         cases = _cases(effort, frameworks=framework, bands=band, sizes=size, models=model, states=state, only=only)
         sides, where = _sides(base, head, itself=itself), find(device)
         if inject and where.type != "cpu":
             msg = f"inject={inject:g} on a {where.type} device is not allowed: waiting on the host slows no GPU down. Pass --device cpu."
             raise InvalidConfigError(msg)
         started, load = time.monotonic(), round(os.getloadavg()[0], 2)
-        slowdowns = 0.0, inject / 100
+        limits, slowdowns = Limits(started + budget, _memory_of_a_side(where.type)), (0.0, inject / 100)
         with _subjects(sides, (python_base, python_head), environment, slowdowns) as (first, second), _progress() as steps:
-            judged = compare_cases(cases, lambda _: Pair(first, second, where.type), settings, steps)
+            judged = compare_cases(
+                cases,
+                lambda framework: launched(first, second, framework=framework, device=where.type, deadline=limits.deadline),
+                settings,
+                limits,
+                steps,
+            )
         record = make_record(
             judged,
             base=sides[0],
@@ -150,7 +164,7 @@ def compare(
         if markdown is not None:
             write_text(markdown, report.markdown(record))
     _show(record, written, as_json=as_json)
-    raise typer.Exit(exit_code(judged, settings.fail_on))
+    raise typer.Exit(Exit.INTERRUPTED if limits.stopped == INTERRUPTED else exit_code(judged, settings.fail_on))
 
 
 def _show(record: dict[str, Any], written: Sequence[Path], *, as_json: bool) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from sonew.errors import InvalidConfigError
 from sonew_autotune.problems import MODELS, STATES, check_choice
-from sonew_kernels.spec import SUPPORTED_BANDS
+from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS
 from sonew_perf.steps.workloads import Workload, one_tensor
+from sonew_perf.suite.groups import LARGEST_XLA_BAND
 
 TORCH: Final = "torch"
 JAX: Final = "jax"
@@ -38,6 +39,12 @@ class Case:
         where = f"{self.workload.elements} elements" if self.workload.name == "one tensor" else self.workload.name
         state = "" if self.state == "float32" else f", {self.state} state"
         return f"{self.framework} step, band {self.band}, {where}{state}"
+
+    @property
+    def held_bytes(self) -> int:
+        """What a side's process holds for it: parameters, gradients, state and the direction buffer."""
+        state = STORAGE_BYTES[self.state]
+        return self.workload.elements * (2 * STORAGE_BYTES["float32"] + (self.band + 3) * state)
 
     def request(self) -> dict[str, Any]:
         """As the sampler takes it."""
@@ -84,8 +91,8 @@ def _workloads(choice: Choice) -> list[Workload]:
 def chosen_cases(choice: Choice) -> list[Case]:
     """The cases of a choice.
 
-    JAX's XLA path unrolls the elimination of wide bands, which takes minutes to compile: with JAX only bands up to 2 are compared, and
-    its state is float32.
+    XLA unrolls the elimination, which takes minutes to compile for wide bands: with JAX only bands up to `LARGEST_XLA_BAND` are compared,
+    and its state is float32.
 
     Raises:
         InvalidConfigError: a value outside its allowed set, or nothing is left.
@@ -99,8 +106,14 @@ def chosen_cases(choice: Choice) -> list[Case]:
     made = [
         Case(framework=framework, workload=workload, band=band, state=state)
         for framework, workload, band, state in itertools.product(choice.frameworks, _workloads(choice), choice.bands, choice.states)
-        if framework == TORCH or (band <= 2 and state == "float32")
+        if framework == TORCH or (band <= LARGEST_XLA_BAND and state == "float32")
     ]
+    if not made:
+        msg = (
+            f"nothing is left of frameworks {list(choice.frameworks)}, bands {list(choice.bands)} and states {list(choice.states)}: "
+            f"JAX takes bands up to {LARGEST_XLA_BAND} with float32 state. Pass for example --framework torch."
+        )
+        raise InvalidConfigError(msg)
     wanted = [case for case in made if not choice.only or any(fnmatchcase(case.name, pattern) for pattern in choice.only)]
     if not wanted:
         msg = f"only={list(choice.only)!r} matches none of {[case.name for case in made]}. Pass a pattern such as --only '*band 1*'."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,15 +30,19 @@ def interpreter(side: Side, tree: Path, *, environment: str = SHARED, python: Pa
         InvalidConfigError: no such interpreter. MeasurementError: the environment cannot be made.
     """
     if python is not None:
-        if not python.is_file():
-            msg = f"python={str(python)!r} for {side.title} is no file. Pass the path of a Python interpreter that has the packages."
+        if not (python.is_file() and os.access(python, os.X_OK)):
+            msg = f"python={str(python)!r} for {side.title} is no program. Pass the path of a Python interpreter that has the packages."
             raise InvalidConfigError(msg)
-        return str(python)
+        return str(python.absolute())
     if environment == SHARED or side.in_place:
         return sys.executable
-    made = subprocess.run(["make", "env"], cwd=tree, capture_output=True, text=True, check=False, timeout=MAKE_S)  # noqa: S607  # make from PATH
-    if made.returncode:
-        last = (made.stderr.strip() or made.stdout.strip()).splitlines()[-1:]
+    try:
+        made = subprocess.run(["make", "env"], cwd=tree, capture_output=True, text=True, check=False, timeout=MAKE_S)  # noqa: S607  # make from PATH
+        last = (made.stderr.strip() or made.stdout.strip()).splitlines()[-1:] if made.returncode else []
+        failed = made.returncode != 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        last, failed = [str(error)], True
+    if failed:
         msg = f"{side.title}: make env failed{''.join(f' ({line})' for line in last)}. Compare in one environment: --environment shared."
         raise MeasurementError(msg)
     return str(tree / ".venv" / "bin" / "python")

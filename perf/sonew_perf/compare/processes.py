@@ -11,21 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
 import sonew_autotune.measure
-from sonew_perf.compare.cases import Case
+from sonew_autotune.device import device_name
+from sonew_autotune.trials.turns import DeviceBusyError, lock_of, turns_on
+from sonew_perf.compare.cases import JAX, Case
 from sonew_perf.compare.sides import Side
-from sonew_perf.errors import MeasurementError
-from sonew_perf.process import ROOT
+from sonew_perf.errors import MeasurementError, ProcessGoneError
+from sonew_perf.jax.ask import ENVIRONMENT, ONLY_CPU
 
 SAMPLER: Final = Path(__file__).with_name("sampler.py")
 MEASURE: Final = Path(sonew_autotune.measure.__file__).resolve()
 PREPARE_S: Final = 300.0  # compiling kernels for the first time, and JAX's compilation
 SAMPLE_S: Final = 60.0
+GRACE_S: Final = 5.0  # past the budget, for an answer that is on its way
 TAIL: Final = 2000  # characters of a dead process's last words
 
 
@@ -43,12 +47,13 @@ class Subject:
     python: str = sys.executable
     slowdown: float = 0.0
 
-    def environment(self) -> dict[str, str]:
-        """Its own sources before whatever is installed, its own store."""
+    def environment(self, framework: str, device: str) -> dict[str, str]:
+        """Its own sources before whatever is installed, its own store, and JAX on the device that is compared."""
         paths = [str(self.tree), str(self.tree / "kernels")]
         inherited = {name: value for name, value in os.environ.items() if name not in {"TRITON_INTERPRET", "PYTHONPATH"}}
         chosen = {"SONEW_STORE": str(self.side.store)} if self.side.store is not None else {}
-        return inherited | {"PYTHONPATH": os.pathsep.join(paths)} | chosen
+        jax = ENVIRONMENT | (ONLY_CPU if device == "cpu" else {}) if framework == JAX else {}
+        return inherited | {"PYTHONPATH": os.pathsep.join(paths)} | chosen | jax
 
 
 @dataclass(slots=True)
@@ -56,23 +61,34 @@ class Process:
     """One sampler. Its answers are lines of JSON; a late or missing one ends it."""
 
     subject: Subject
+    framework: str
+    device: str
     _running: subprocess.Popen[bytes] = field(init=False)
     _selector: selectors.BaseSelector = field(init=False)
     _words: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start it, with a temporary file for what it says beside its answers."""
+        """Start it, with a temporary file for what it says beside its answers.
+
+        Raises:
+            MeasurementError: its interpreter cannot be started.
+        """
         command = [self.subject.python, "-P", str(SAMPLER), str(MEASURE)]
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
-        self._running = subprocess.Popen(  # noqa: S603  # our own program
-            command,
-            cwd=ROOT,
-            env=self.subject.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            start_new_session=True,
-        )
+        try:
+            self._running = subprocess.Popen(  # noqa: S603  # our own program
+                command,
+                cwd=self.subject.tree,
+                env=self.subject.environment(self.framework, self.device),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._words.close()
+            msg = f"{self.subject.side.title}: {self.subject.python} cannot be started ({error})"
+            raise MeasurementError(msg) from error
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._running.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]  # a pipe, as asked for
 
@@ -81,11 +97,11 @@ class Process:
         while not read.endswith(b"\n"):
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
                 msg = f"{self.subject.side.title} gave no answer in time"
-                raise MeasurementError(msg)
+                raise ProcessGoneError(msg)
             piece = os.read(self._running.stdout.fileno(), 2**16)  # type: ignore[union-attr]  # a pipe, as asked for
             if not piece:
                 msg = f"{self.subject.side.title}: its process ended with status {self._running.wait()}{self._last_words()}"
-                raise MeasurementError(msg)
+                raise ProcessGoneError(msg)
             read += piece
         return bytes(read)
 
@@ -98,7 +114,7 @@ class Process:
         """The answer to a request.
 
         Raises:
-            MeasurementError: an error was the answer, or there was none in time.
+            MeasurementError: an error was the answer. ProcessGoneError: there was none, or none in time.
         """
         pipe = self._running.stdin
         try:
@@ -106,7 +122,7 @@ class Process:
             pipe.flush()  # type: ignore[union-attr]  # as above
         except OSError as error:
             msg = f"{self.subject.side.title}: its process is gone ({error})"
-            raise MeasurementError(msg) from error
+            raise ProcessGoneError(msg) from error
         answer: dict[str, Any] = json.loads(self._line(time.monotonic() + seconds))
         if "error" in answer:
             raise MeasurementError(str(answer["error"])[:TAIL])
@@ -127,12 +143,12 @@ class Process:
 class Pair:
     """Both sides' processes for one framework: one launch of a comparison."""
 
-    def __init__(self, base: Subject, head: Subject, device: str) -> None:
-        self._device = device
+    def __init__(self, base: Subject, head: Subject, *, framework: str, device: str, deadline: float) -> None:
+        self._device, self._deadline = device, deadline
         self._processes: list[Process] = []
         try:
             for subject in (base, head):
-                self._processes.append(Process(subject))
+                self._processes.append(Process(subject, framework, device))
             for process in self._processes:
                 _check_sources(process)
         except BaseException:
@@ -157,17 +173,36 @@ class Pair:
         for process in self._processes:
             subject = process.subject
             request = {"do": "prepare", "case": case.request(), "device": self._device, "tuning": subject.side.tuning}
-            said.append(process.ask(request | {"slowdown": subject.slowdown}, PREPARE_S))
+            said.append(process.ask(request | {"slowdown": subject.slowdown}, self._left(PREPARE_S)))
         return max(answer.pop("calls") for answer in said), said
 
     def sample(self, case: str, side: int, calls: int) -> float:
         """Milliseconds per call of a prepared case, on side 0 (base) or 1 (head)."""
-        return float(self._processes[side].ask({"do": "sample", "name": case, "calls": calls}, SAMPLE_S)["ms"])
+        return float(self._processes[side].ask({"do": "sample", "name": case, "calls": calls}, self._left(SAMPLE_S))["ms"])
+
+    def _left(self, seconds: float) -> float:
+        """So many seconds, or what is left of the budget and a little."""
+        return min(seconds, max(self._deadline - time.monotonic(), 0.0) + GRACE_S)
 
     def close(self) -> None:
         """End both processes."""
         for process in self._processes:
             process.close()
+
+
+@contextmanager
+def launched(base: Subject, head: Subject, *, framework: str, device: str, deadline: float) -> Iterator[Pair]:
+    """A pair of processes, in its turn on the device: a tuner or another measurement there is waited for.
+
+    Raises:
+        MeasurementError: the device was not free in time, or a process cannot be started.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(turns_on(lock_of(device_name(device)))(deadline))
+        except DeviceBusyError as error:
+            raise MeasurementError(str(error)) from error
+        yield held.enter_context(Pair(base, head, framework=framework, device=device, deadline=deadline))
 
 
 def _check_sources(process: Process) -> None:

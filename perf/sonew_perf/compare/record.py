@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from sonew_autotune.store.files import write_atomically
-from sonew_perf.compare.comparison import Judged, Settings, entry, noise_floor
+from sonew_perf.compare.comparison import Judged, Settings, noise_floor
 from sonew_perf.compare.sides import Side
+from sonew_perf.entries import digits
 from sonew_perf.errors import RecordError
 from sonew_perf.records import machines
 from sonew_perf.records.files import SCHEMA_VERSION
@@ -63,6 +65,27 @@ def make_record(
         "command": command,
     }
     return {"schema_version": SCHEMA_VERSION, "comparison": about, "entries": [entry(each) for each in judged]}
+
+
+def entry(judged: Judged) -> dict[str, Any]:
+    """A case as the record says it."""
+    found, rounds = judged.found, [pair for launch in judged.timed.rounds for pair in launch]
+    numbers: dict[str, Any] = dict.fromkeys(("ratio", "low", "high", "p", "p_adjusted", "detectable", "base_ms", "head_ms"))
+    if found is not None and judged.detectable is not None:
+        values = {"ratio": found.ratio, "low": found.low, "high": found.high, "p": found.p, "p_adjusted": judged.p_adjusted}
+        medians = {"base_ms": median(base for base, _ in rounds), "head_ms": median(head for _, head in rounds)}
+        numbers |= {name: digits(value) for name, value in {**values, **medians, "detectable": judged.detectable}.items()}
+    return {
+        "case": judged.timed.case.name,
+        **judged.timed.case.identity(),
+        "verdict": str(judged.verdict),
+        **numbers,
+        "launches": [len(launch) for launch in judged.timed.rounds],
+        "ratios": [digits(head / base) for base, head in rounds],
+        "confirmed": judged.confirmed,
+        "reason": judged.timed.reason,
+        "plans": [facts.get("plans", []) for facts in judged.timed.facts],
+    }
 
 
 def document(record: Mapping[str, Any]) -> str:

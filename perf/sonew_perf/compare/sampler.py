@@ -51,7 +51,7 @@ def torch_step(case: dict[str, Any], device: str, tuning: str) -> tuple[Work, di
     return optimizer.step, {"plans": plans}
 
 
-def jax_step(case: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
+def jax_step(case: dict[str, Any], device: str) -> tuple[Work, dict[str, Any]]:
     """A jitted, donated step of `sonew.jax.sonew` over fixed gradients."""
     import jax  # noqa: PLC0415  # the torch side's process must not load it
     import numpy as np  # noqa: PLC0415  # as jax
@@ -59,8 +59,9 @@ def jax_step(case: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
 
     from sonew.jax import sonew  # noqa: PLC0415  # as jax
 
+    place = jax.devices({"cuda": "gpu"}.get(device, device))[0]  # an error where there is none
     rng = np.random.default_rng(0)
-    params, grads = ([jax.device_put(rng.standard_normal(shape, np.float32)) for shape in case["shapes"]] for _ in range(2))
+    params, grads = ([jax.device_put(rng.standard_normal(shape, np.float32), place) for shape in case["shapes"]] for _ in range(2))
     tx = sonew(LR, band=case["band"])
 
     def take(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:  # noqa: ANN401  # trees
@@ -111,7 +112,7 @@ class Sampler:
             work, facts = torch_step(case, device, tuning)
             self._clock = self._measure.CLOCKS[device]
         else:
-            work, facts = jax_step(case)
+            work, facts = jax_step(case, device)
         seconds = min(self._clock(work, 1) for _ in range(5))
         calls = max(1, min(self._measure.MAX_REPETITIONS, round(self._target / max(seconds, 1e-9))))
         if slowdown:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import sonew
 from sonew.dispatch import TUNING_MODES
 from sonew.errors import InvalidConfigError
 from sonew_perf.process import ROOT
-from sonew_perf.sources import git, text_of
+from sonew_perf.sources import git, is_checkout, read_source, text_of
 
 WORKING_TREE: Final = "."
+INSTALLED: Final = Path(sonew.__file__).resolve().parents[1]  # the checkout, or where packages are installed
 GRAMMAR: Final = (
     "A side is a commit, branch or tag, or . for the working tree, and if you like @ and its configurations: on, off, pinned, or a "
     "store of tuned entries: main, .@off, v0.1.0@winners.json"
@@ -29,7 +31,7 @@ class Side:
 
     Attributes:
         spec: as it was named. commit: 40 hex digits, "" where the tree is no checkout. commit_date: ISO 8601 or "".
-        modified: whether it is a working tree that differs from its commit.
+        modified: whether it is a working tree that differs from its commit. diff: short hash of the difference, or "".
         tuning: "on", "off" or "pinned". store: file of tuned entries, None for the user's own.
     """
 
@@ -37,6 +39,7 @@ class Side:
     commit: str
     commit_date: str = ""
     modified: bool = False
+    diff: str = ""
     tuning: str = "on"
     store: Path | None = None
 
@@ -56,7 +59,7 @@ class Side:
         """As a record says it."""
         store = hashlib.sha256(self.store.read_bytes()).hexdigest()[:12] if self.store is not None else ""
         known: dict[str, object] = {"spec": self.spec, "title": self.title, "commit": self.commit, "commit_date": self.commit_date}
-        return known | {"modified": self.modified, "tuning": self.tuning, "store": store}
+        return known | {"modified": self.modified, "diff": self.diff, "tuning": self.tuning, "store": store}
 
 
 def parse_side(spec: str, *, root: Path = ROOT) -> Side:
@@ -78,19 +81,22 @@ def parse_side(spec: str, *, root: Path = ROOT) -> Side:
             msg = f"side={spec!r}: {config!r} is neither one of {list(TUNING_MODES)} nor a file. {GRAMMAR}."
             raise InvalidConfigError(msg)
         store = store.resolve()
-    looked_up = "HEAD" if name == WORKING_TREE else name
-    commit = text_of(git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{looked_up}^{{commit}}"))
-    if not commit and name != WORKING_TREE:
+    if name == WORKING_TREE:
+        here = read_source(root)
+        known = {"commit": here.commit, "commit_date": here.commit_date, "modified": bool(here.modified), "diff": here.diff}
+        return Side(spec=spec, **known, tuning=tuning, store=store)  # type: ignore[arg-type]  # each as its field
+    found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") if is_checkout(root) else None
+    commit = text_of(found)
+    if not commit:
         msg = f"side={spec!r}: {name!r} is no commit that git knows in {root}. {GRAMMAR}."
         raise InvalidConfigError(msg)
-    date = text_of(git(root, "show", "--no-patch", "--format=%cI", commit)) if commit else ""
-    changed = name == WORKING_TREE and bool(git(root, "status", "--porcelain"))
-    return Side(spec=spec, commit=commit, commit_date=date, modified=changed, tuning=tuning, store=store)
+    date = text_of(git(root, "show", "--no-patch", "--format=%cI", commit))
+    return Side(spec=spec, commit=commit, commit_date=date, tuning=tuning, store=store)
 
 
 @contextmanager
 def checked_out(side: Side, *, root: Path = ROOT) -> Iterator[Path]:
-    """The folder of a side while it is measured: the working tree itself, or the commit unpacked into a temporary folder.
+    """The folder of a side while it is measured: that of the SONew that runs here, or the commit unpacked into a temporary folder.
 
     `git archive` and not `git worktree`: nothing is registered in the user's repository, so a kill leaves nothing to prune.
 
@@ -98,7 +104,7 @@ def checked_out(side: Side, *, root: Path = ROOT) -> Iterator[Path]:
         InvalidConfigError: the commit cannot be unpacked.
     """
     if side.in_place:
-        yield root
+        yield root if root != ROOT else INSTALLED
         return
     with tempfile.TemporaryDirectory(prefix=f"sonew-{side.commit[:9]}-") as folder:
         packed = Path(folder) / "commit.tar"

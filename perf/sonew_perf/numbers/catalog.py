@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from sonew_perf.jax.request import ADAMW
-from sonew_perf.numbers import steps, training
+from sonew_perf.numbers import comparisons, steps, training
 from sonew_perf.numbers.record import Record
 
 STEP: Final = "2026-11-22-epyc2-step.json"
@@ -22,6 +22,8 @@ HOST_LLAMA: Final = "2026-11-27-epyc2-host-llama-1b.json"
 TRAINING: Final = "2026-11-22-epyc2-training.json"
 BF16: Final = "2026-11-23-epyc-avx512-training-bf16-state.json"
 BF16_GAMMA_0: Final = "2026-11-23-epyc-avx512-training-bf16-state-gamma-0.json"
+EQUALS: Final = "compares/2026-11-28-epyc-equals.json"
+PLANTED: Final = "compares/2026-11-28-epyc-planted.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "cpu-target": Source((STEP, STEP_AUTOENCODER, AVX512_TWO_BANDS, AVX512_FIVE_BANDS), steps.cpu_target),
     "jax": Source((JAX, JAX_AUTOENCODER), partial(steps.jitted, baseline=ADAMW, command="sonew-perf jax")),
     "host": Source((HOST, HOST_LLAMA), partial(steps.host, command="sonew-perf host")),
+    "trust": Source((EQUALS, PLANTED), comparisons.trust),
     "training": Source((TRAINING,), training.training),
     "bf16": Source((BF16, TRAINING), partial(training.bfloat16, command=BF16_RUN)),
     "bf16-gamma-0": Source((BF16_GAMMA_0,), training.gamma_0),

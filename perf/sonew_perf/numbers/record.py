@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sonew_perf.errors import RecordError
 from sonew_perf.records.files import Entry, read_entries
@@ -16,11 +17,12 @@ FOLDER: Final = Path("perf", "baselines")  # below the checkout's top
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Entries of a record, and the link to it from the page that quotes it."""
+    """Entries of a record, the link to it from the page that quotes it, and of a comparison what it says of itself."""
 
     name: str
     entries: Sequence[Entry]
     link: str
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def first(self) -> Entry:
@@ -64,4 +66,5 @@ def read(root: Path, name: str, page: Path) -> Record:
         msg = f"{path} is missing or empty, but {page} quotes it. Commit the record, or drop what is quoted of it from sonew_perf/numbers."
         raise RecordError(msg)
     link = Path(os.path.relpath(path, page.parent)).as_posix()
-    return Record(name, entries, f"[record]({link})")
+    about = json.loads(path.read_text(encoding="utf-8")).get("comparison", {})
+    return Record(name, entries, f"[record]({link})", about)

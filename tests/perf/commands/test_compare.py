@@ -27,7 +27,7 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
     rng = np.random.default_rng(0)
 
     class Drawn(Played):
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             super().__init__({})
 
         def __enter__(self) -> Played:
@@ -41,7 +41,7 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
             self.slower = {**self.slower, wanted.name: slower.get(wanted.name, slower.get("", 1.0))}
             return super().prepare(wanted)
 
-    monkeypatch.setattr(command, "Pair", Drawn)
+    monkeypatch.setattr(command, "launched", Drawn)
     monkeypatch.setenv("SONEW_PERF_STORE", str(tmp_path / "store"))
     return slower
 
@@ -67,6 +67,7 @@ def test_a_confirmed_slowdown_is_exit_code_1_unless_it_is_allowed(play: dict[str
     assert "| SLOWER |" in markdown.read_text()
     assert not (tmp_path / "store").exists()
     assert _call("HEAD", *QUICK, "--fail-on", "8").exit_code == 0
+    assert _call("HEAD", *QUICK, "--fail-on", "6.3").exit_code == 3  # slower by 6 %, perhaps by more
 
 
 def test_a_side_with_itself_tells_the_noise_floor(play: dict[str, float]) -> None:
@@ -101,7 +102,7 @@ def test_cases_can_be_chosen(play: dict[str, float]) -> None:
         ((".", "--model", "huge"), "model='huge' is not one of"),
         ((".", "--launches", "1"), "launches=1 of rounds=20 judge nothing"),
         ((".", "--tolerance", "0"), "tolerance=0 is not allowed"),
-        ((".", "--python-head", "missing"), "is no file"),
+        ((".", "--python-head", "missing"), "is no program"),
     ],
 )
 def test_wrong_use_is_exit_code_2_with_the_fix(play: dict[str, float], arguments: tuple[str, ...], named: str) -> None:

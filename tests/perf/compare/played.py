@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sonew_perf.compare.cases import Case
-from sonew_perf.errors import MeasurementError
+from sonew_perf.errors import MeasurementError, ProcessGoneError
 from sonew_perf.steps.workloads import one_tensor
 
 RECORDING = Path(__file__).with_name("recordings") / "equals-cpu.json"
@@ -31,13 +30,14 @@ class Played:
 
     Attributes:
         samples: per case and side. slower: factor of the head's, per case; 1 where it is not named.
-        broken: cases that cannot be built. dies_after: samples after which every request fails.
+        broken: cases that cannot be built. deadly: cases whose first sample ends the process, and every request after it.
     """
 
     samples: Mapping[str, tuple[list[float], list[float]]]
     slower: Mapping[str, float] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
-    dies_after: float = math.inf
+    deadly: frozenset[str] = frozenset()
+    gone: bool = False
 
     def prepare(self, wanted: Case) -> tuple[int, list[dict[str, Any]]]:
         if wanted.name in self.broken:
@@ -47,10 +47,10 @@ class Played:
 
     def sample(self, name: str, side: int, calls: int) -> float:
         assert calls == 1
-        self.dies_after -= 1
-        if self.dies_after < 0:
+        self.gone |= name in self.deadly
+        if self.gone:
             msg = "its process ended with status -9"
-            raise MeasurementError(msg)
+            raise ProcessGoneError(msg)
         return self.samples[name][side].pop(0) * (self.slower.get(name, 1.0) if side else 1.0)
 
     def entered(self) -> AbstractContextManager[Played]:

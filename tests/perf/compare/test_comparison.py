@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -8,14 +9,21 @@ import pytest
 
 from sonew.errors import InvalidConfigError
 from sonew_autotune.settings import Exit
-from sonew_perf.compare.comparison import Judged, Settings, compare, exit_code, noise_floor
-from sonew_perf.compare.rounds import Timer, take_rounds
+from sonew_perf.compare.cases import Case
+from sonew_perf.compare.comparison import Judged, Progress, Settings, compare, exit_code, noise_floor
+from sonew_perf.compare.rounds import Limits, Timer, batches, take_rounds
 from sonew_perf.compare.verdicts import Verdict
 from sonew_perf.errors import MeasurementError
+from sonew_perf.steps.workloads import one_tensor
 from tests.perf.compare.played import Played, case, drawn
 
 SETTINGS = Settings(launches=4, rounds=12)
+LONG = 3600.0
 A, B = case("a"), case("bb")
+
+
+def _limits(seconds: float = LONG) -> Limits:
+    return Limits(time.monotonic() + seconds)
 
 
 def _launcher(make: Callable[[], Played]) -> Callable[[str], AbstractContextManager[Timer]]:
@@ -27,7 +35,7 @@ def _compared(
 ) -> dict[str, Judged]:
     rng = np.random.default_rng(seed)
     launch = _launcher(lambda: Played(drawn(rng, [A.name, B.name], settings.rounds, scatter=scatter), slower or {}))
-    return {each.timed.case.name: each for each in compare([A, B], launch, settings)}
+    return {each.timed.case.name: each for each in compare([A, B], launch, settings, _limits())}
 
 
 def test_a_slowdown_is_called_where_it_is_and_confirmed_by_a_second_measurement() -> None:
@@ -51,9 +59,9 @@ def test_what_a_second_measurement_does_not_show_is_unsure() -> None:
     rng = np.random.default_rng(2)
     factors: Iterator[float] = iter([1.08] * 4 + [1.0] * 4)
     launch = _launcher(lambda: Played(drawn(rng, [A.name], 12, scatter=0.002), {A.name: next(factors)}))
-    (found,) = compare([A], launch, SETTINGS)
+    (found,) = compare([A], launch, SETTINGS, _limits())
     assert found.verdict == Verdict.UNSURE
-    assert found.confirmed is not True
+    assert found.confirmed is False
     assert exit_code([found], 0.03) == Exit.NOT_JUDGED
 
 
@@ -61,38 +69,111 @@ def test_noise_that_could_hide_a_slowdown_is_exit_code_3() -> None:
     found = list(_compared(3, scatter=0.5).values())
     assert {each.verdict for each in found} == {Verdict.UNSURE}
     assert exit_code(found, 0.03) == Exit.NOT_JUDGED
-    assert all(each.found is not None and each.found.detectable > 0.1 for each in found)
+    assert all(each.detectable is not None and each.detectable > 0.1 for each in found)
 
 
 def test_without_time_for_a_second_measurement_nothing_is_called_changed() -> None:
+    limits = _limits()
     rng = np.random.default_rng(4)
-    launch = _launcher(lambda: Played(drawn(rng, [A.name], 12, scatter=0.002), {A.name: 1.2}))
-    (found,) = compare([A], launch, Settings(launches=3, rounds=12, budget_s=1e-9))
-    assert len(found.timed.rounds) == 2  # two launches are begun whatever the budget, and are too few to judge
-    assert found.verdict == Verdict.NO_DATA
+    launches = 0
+
+    def launch(_framework: str) -> AbstractContextManager[Timer]:
+        nonlocal launches
+        launches += 1
+        return Played(drawn(rng, [A.name], 12, scatter=0.002), {A.name: 1.2}).entered()
+
+    def begin(_what: str, _launches: int) -> None:
+        if launches:  # the second measurement begins, and time is over
+            limits.deadline = 0.0
+
+    (found,) = compare([A], launch, SETTINGS, limits, Progress(begin=begin))
+    assert (found.verdict, found.confirmed) == (Verdict.UNSURE, None)
+    assert "no second measurement" in found.timed.reason
+    assert exit_code([found], 0.03) == Exit.NOT_JUDGED
+
+
+def test_a_budget_that_ends_before_anything_can_be_judged_says_so() -> None:
+    (found,) = compare([A], _launcher(lambda: Played({})), SETTINGS, _limits(-1.0))
+    assert (found.verdict, found.timed.reason) == (Verdict.NO_DATA, "the budget ended after 0 launches")
+
+
+def test_ctrl_c_keeps_what_was_timed() -> None:
+    rng = np.random.default_rng(8)
+    left = iter([False] * 4 * 12 * 4 + [True])  # in the fifth launch
+
+    class Stopped(Played):
+        def sample(self, name: str, side: int, calls: int) -> float:
+            if next(left):
+                raise KeyboardInterrupt
+            return super().sample(name, side, calls)
+
+    limits = _limits()
+    settings = Settings(launches=6, rounds=12)
+    (found,) = compare([A], _launcher(lambda: Stopped(drawn(rng, [A.name], 12, scatter=0.002))), settings, limits)
+    assert limits.stopped == "interrupted"
+    assert len(found.timed.rounds) == 4
+    assert found.verdict == Verdict.SAME
 
 
 def test_a_case_that_one_side_cannot_build_has_no_data_and_a_reason() -> None:
     rng = np.random.default_rng(5)
     launch = _launcher(lambda: Played(drawn(rng, [A.name, B.name], 12, scatter=0.01), broken=frozenset({A.name})))
-    first, second = compare([A, B], launch, SETTINGS)
+    first, second = compare([A, B], launch, SETTINGS, _limits())
     assert (first.verdict, first.timed.reason) == (Verdict.NO_DATA, "no such kernel")
     assert second.verdict == Verdict.SAME
     assert exit_code([first, second], 0.03) == Exit.NOT_JUDGED
 
 
-def test_a_side_that_dies_is_a_reason_and_no_crash() -> None:
+def test_a_case_that_kills_its_process_has_no_data_and_takes_no_other_with_it() -> None:
+    """Also where it dies late, with enough launches behind it to look the same."""
     rng = np.random.default_rng(6)
-    dying = take_rounds(
-        [A, B], _launcher(lambda: Played(drawn(rng, [A.name, B.name], 12, scatter=0.01), dies_after=30)), launches=3, rounds=12
-    )
-    assert {each.reason for each in dying} == {"its process ended with status -9"}
+    launches = 0
 
+    def make() -> Played:
+        nonlocal launches
+        launches += 1
+        deadly = frozenset({A.name}) if launches == 4 else frozenset()
+        return Played(drawn(rng, [A.name, B.name], 12, scatter=0.01), deadly=deadly)
+
+    first, second = compare([A, B], _launcher(make), SETTINGS, _limits())
+    assert (first.verdict, first.timed.reason) == (Verdict.NO_DATA, "its process ended with status -9")
+    assert first.found is not None
+    assert (second.verdict, len(second.timed.rounds)) == (Verdict.SAME, 4)
+    assert exit_code([first, second], 0.03) == Exit.NOT_JUDGED
+
+
+def test_a_side_that_cannot_be_started_is_a_reason_and_no_crash() -> None:
     def refuse(_framework: str) -> AbstractContextManager[Timer]:
         msg = "no Python"
         raise MeasurementError(msg)
 
-    assert [each.reason for each in take_rounds([A, B], refuse, launches=3, rounds=2)] == ["no Python"] * 2
+    assert [each.reason for each in take_rounds([A, B], refuse, _limits(), launches=3, rounds=2)] == ["no Python"] * 2
+
+
+def test_cases_are_held_in_memory_as_many_as_fit() -> None:
+    jax = Case(framework="jax", workload=A.workload, band=1)
+    assert batches([A, jax, B], None) == [[A, B], [jax]]
+    assert batches([A, B], A.held_bytes + B.held_bytes) == [[A, B]]
+    assert batches([A, B], A.held_bytes + B.held_bytes - 1) == [[A], [B]]
+    small, large = Case(framework="torch", workload=one_tensor(10), band=1), Case(framework="torch", workload=one_tensor(10**9), band=1)
+    rng = np.random.default_rng(9)
+    launch = _launcher(lambda: Played(drawn(rng, [small.name], 12, scatter=0.01)))
+    fits, not_ = take_rounds([small, large], launch, Limits(time.monotonic() + LONG, most_bytes=2**20), launches=3, rounds=12)
+    assert (fits.reason, len(fits.rounds), not_.rounds) == ("", 3, [])
+    assert not_.reason == "not enough memory: a side takes about 22.4 GiB, 0.0 GiB are free for it"
+
+
+@pytest.mark.parametrize(("scatter", "launch"), [(0.02, 0.01), (0.05, 0.0)])
+def test_the_smallest_detectable_change_is_called_slower_19_times_of_20(scatter: float, launch: float) -> None:
+    rng = np.random.default_rng(10)
+
+    def compared(change: float) -> Judged:
+        make = lambda: Played(drawn(rng, [A.name], 12, scatter=scatter, launch=launch), {A.name: change})  # noqa: E731  # a factory
+        return compare([A], _launcher(make), SETTINGS, _limits())[0]
+
+    stated = [found for found in (compared(1.0).detectable for _ in range(20)) if found is not None]
+    called = [compared(1 + float(np.median(stated))).verdict for _ in range(40)]
+    assert called.count(Verdict.SLOWER) >= 36
 
 
 def test_both_sides_take_turns_and_a_steady_drift_cancels() -> None:
@@ -105,11 +186,11 @@ def test_both_sides_take_turns_and_a_steady_drift_cancels() -> None:
             return 100 + self.time
 
     orders: list[int] = []
-    (found,) = take_rounds([A], _launcher(lambda: Drifting({})), launches=2, rounds=25, turns=True)
+    (found,) = take_rounds([A], _launcher(lambda: Drifting({})), _limits(), launches=2, rounds=25, turns=True)
     assert all(base == head for launch in found.rounds for base, head in launch)
     assert {tuple(orders[i : i + 4]) for i in range(0, len(orders), 4)} == {(0, 1, 1, 0), (1, 0, 0, 1)}
     orders.clear()
-    take_rounds([A], _launcher(lambda: Drifting({})), launches=1, rounds=3, turns=False)
+    take_rounds([A], _launcher(lambda: Drifting({})), _limits(), launches=1, rounds=3, turns=False)
     assert orders == [0, 0, 1, 1] * 3
 
 
@@ -122,7 +203,13 @@ def test_the_noise_floor_is_the_largest_difference_of_equals() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"launches": 2}, "launches=2"), ({"rounds": 1}, "rounds=1"), ({"tolerance": 0.0}, "tolerance=0"), ({"fail_on": 1.5}, "fail-on=150")],
+    [
+        ({"launches": 2}, "launches=2"),
+        ({"rounds": 1}, "rounds=1"),
+        ({"tolerance": 0.0}, "tolerance=0"),
+        ({"fail_on": 1.5}, "fail-on=150"),
+        ({"tolerance": 0.05}, "fail-on=3 is not allowed with tolerance=5"),
+    ],
 )
 def test_settings_that_could_judge_nothing_are_refused(wrong: dict[str, float], named: str) -> None:
     with pytest.raises(InvalidConfigError, match=named):

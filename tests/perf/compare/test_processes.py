@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from sonew_perf.compare.cases import Case
-from sonew_perf.compare.processes import Pair, Process, Subject
-from sonew_perf.compare.rounds import take_rounds
+from sonew_perf.compare.processes import Pair, Process, Subject, launched
+from sonew_perf.compare.rounds import Limits, take_rounds
 from sonew_perf.compare.sides import Side, parse_side
 from sonew_perf.errors import MeasurementError
 from sonew_perf.process import ROOT
 from sonew_perf.steps.workloads import one_tensor
+
+LATER = time.monotonic() + 600
 
 
 def test_both_sides_time_their_own_steps_and_a_planted_slowdown_shows() -> None:
@@ -20,7 +23,13 @@ def test_both_sides_time_their_own_steps_and_a_planted_slowdown_shows() -> None:
     head = Subject(side=parse_side("."), tree=ROOT, slowdown=4.0)  # so large that no noise hides it
     small = Case(framework="torch", workload=one_tensor(500), band=1)
     wrong = Case(framework="torch", workload=one_tensor(500), band=-1)
-    good, bad = take_rounds([small, wrong], lambda _: Pair(base, head, "cpu"), launches=1, rounds=3)
+    good, bad = take_rounds(
+        [small, wrong],
+        lambda framework: launched(base, head, framework=framework, device="cpu", deadline=LATER),
+        Limits(LATER),
+        launches=1,
+        rounds=3,
+    )
     assert good.reason == ""
     assert all(later / earlier > 2 for earlier, later in good.rounds[0])
     assert ["tuning=" in str(side["plans"]) or "analytic" in str(side["plans"]) for side in good.facts] == [True, True]
@@ -32,14 +41,14 @@ def test_a_side_that_imports_another_copy_is_refused(tmp_path: Path) -> None:
     """An empty folder as the tree: the installed package would be measured in its place."""
     elsewhere = Subject(side=Side(spec="v1", commit="1" * 40), tree=tmp_path)
     with pytest.raises(MeasurementError, match="imported SONew from"):
-        Pair(elsewhere, elsewhere, "cpu")
+        Pair(elsewhere, elsewhere, framework="torch", device="cpu", deadline=LATER)
 
 
 def test_a_process_that_ends_says_its_last_words(tmp_path: Path) -> None:
     broken = tmp_path / "sonew"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise SystemExit('this version is broken')")
-    process = Process(Subject(side=Side(spec="v1", commit="1" * 40), tree=tmp_path))
+    process = Process(Subject(side=Side(spec="v1", commit="1" * 40), tree=tmp_path), "torch", "cpu")
     try:
         with pytest.raises(MeasurementError, match=r"ended with status 1: this version is broken"):
             process.ask({"do": "say"}, 60)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from sonew_perf.compare import report
 from sonew_perf.compare.comparison import Settings, compare
 from sonew_perf.compare.record import document, make_record, store_record
+from sonew_perf.compare.rounds import Limits
 from sonew_perf.compare.sides import Side
 from sonew_perf.errors import RecordError
 from sonew_perf.records.machines import machine_of
@@ -30,7 +32,7 @@ def _record(*, itself: bool = False, base: str = "v1") -> dict[str, Any]:
     settings = Settings(launches=4, rounds=12)
     launch = lambda _: Played(drawn(rng, names, 12, scatter=0.005), slower, broken).entered()  # noqa: E731  # a factory
     return make_record(
-        compare(cases, launch, settings),
+        compare(cases, launch, settings, Limits(time.monotonic() + 3600)),
         base=Side(spec=base, commit="a" * 40),
         head=Side(spec=".", commit="b" * 40, modified=True),
         settings=settings,

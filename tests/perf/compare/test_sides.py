@@ -81,9 +81,9 @@ def test_outside_a_repository_only_the_working_tree_can_be_measured(tmp_path: Pa
 def test_the_environment_is_this_one_a_chosen_one_or_one_of_its_own(tmp_path: Path) -> None:
     side = Side(spec="v1", commit="0" * 40)
     assert "python" in Path(interpreter(side, tmp_path)).name
-    (tmp_path / "python").touch()
+    (tmp_path / "python").touch(mode=0o755)
     assert interpreter(side, tmp_path, environment="own", python=tmp_path / "python") == str(tmp_path / "python")
-    with pytest.raises(InvalidConfigError, match="is no file"):
+    with pytest.raises(InvalidConfigError, match="is no program"):
         interpreter(side, tmp_path, python=tmp_path / "missing")
     with pytest.raises(MeasurementError, match="make env failed"):
         interpreter(side, tmp_path, environment="own")

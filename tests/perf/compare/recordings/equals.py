@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Self
 
@@ -16,11 +17,13 @@ import torch
 from sonew_autotune.store.files import write_atomically
 from sonew_perf.compare.cases import EFFORTS, Case, chosen_cases
 from sonew_perf.compare.processes import Pair, Subject
-from sonew_perf.compare.rounds import take_rounds
+from sonew_perf.compare.rounds import Limits, take_rounds
 from sonew_perf.compare.sides import parse_side
 from sonew_perf.machine import describe
 from sonew_perf.process import ROOT
 from tests.perf.compare.played import RECORDING
+
+LATER = time.monotonic() + 7200
 
 
 class Listening:
@@ -51,11 +54,12 @@ def main(launches: int, rounds: int) -> None:
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": round(os.getloadavg()[0], 2)}
     kept: list[Listening] = []
 
-    def launch(_framework: str) -> Listening:
-        kept.append(Listening(Pair(subject, subject, "cpu")))
+    def launch(framework: str) -> Listening:
+        kept.append(Listening(Pair(subject, subject, framework=framework, device="cpu", deadline=LATER)))
         return kept[-1]
 
-    take_rounds(chosen_cases(EFFORTS["quick"]), launch, launches=launches, rounds=rounds, step=lambda: print(len(kept), flush=True))
+    cases = chosen_cases(EFFORTS["quick"])
+    take_rounds(cases, launch, Limits(LATER), launches=launches, rounds=rounds, step=lambda: print(len(kept), flush=True))
     lines = ",\n".join(json.dumps(each.samples) for each in kept)
     head = json.dumps({"machine": describe(torch.device("cpu")), **about, "rounds": rounds})
     write_atomically(RECORDING, f'{head[:-1]}, "launches": [\n{lines}\n]}}\n')
