@@ -67,7 +67,6 @@ def test_a_confirmed_slowdown_is_exit_code_1_unless_it_is_allowed(play: dict[str
     assert "| SLOWER |" in markdown.read_text()
     assert not (tmp_path / "store").exists()
     assert _call("HEAD", *QUICK, "--fail-on", "8").exit_code == 0
-    assert _call("HEAD", *QUICK, "--fail-on", "6.3").exit_code == 3  # slower by 6 %, perhaps by more
 
 
 def test_a_side_with_itself_tells_the_noise_floor(play: dict[str, float]) -> None:

@@ -11,8 +11,8 @@ from sonew.errors import InvalidConfigError
 from sonew_autotune.settings import Exit
 from sonew_perf.compare.cases import Case
 from sonew_perf.compare.comparison import Judged, Progress, Settings, compare, exit_code, noise_floor
-from sonew_perf.compare.rounds import Limits, Timer, batches, take_rounds
-from sonew_perf.compare.verdicts import Verdict
+from sonew_perf.compare.rounds import Limits, Timed, Timer, batches, take_rounds
+from sonew_perf.compare.verdicts import Estimate, Verdict
 from sonew_perf.errors import MeasurementError
 from sonew_perf.steps.workloads import one_tensor
 from tests.perf.compare.played import Played, case, drawn
@@ -199,6 +199,24 @@ def test_the_noise_floor_is_the_largest_difference_of_equals() -> None:
     ratios = [each.found.ratio for each in found if each.found is not None]
     assert noise_floor(found) == max(max(ratio, 1 / ratio) - 1 for ratio in ratios)
     assert noise_floor([]) is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ratio", "high", "code"),
+    [
+        (Verdict.SLOWER, 1.12, 1.15, Exit.CHECK_FAILED),
+        (Verdict.SLOWER, 1.09, 1.15, Exit.NOT_JUDGED),  # slower, perhaps by more than is allowed
+        (Verdict.SLOWER, 1.05, 1.08, Exit.DONE),
+        (Verdict.UNSURE, 1.0, 1.15, Exit.NOT_JUDGED),
+        (Verdict.UNSURE, 0.9, 1.08, Exit.DONE),  # faster, perhaps: no slowdown that counts
+        (Verdict.FASTER, 0.8, 0.9, Exit.DONE),
+        (Verdict.NO_DATA, 1.0, 1.01, Exit.NOT_JUDGED),
+    ],
+)
+def test_the_exit_code_is_about_slowdowns_beyond_what_is_allowed(verdict: Verdict, ratio: float, high: float, code: Exit) -> None:
+    found = Estimate(ratio=ratio, low=0.5, high=high, p=0.001, launches=6)
+    judged = Judged(timed=Timed(A), found=found, p_adjusted=0.001, detectable=0.05, verdict=verdict)
+    assert exit_code([judged], 0.10) == code
 
 
 @pytest.mark.parametrize(
