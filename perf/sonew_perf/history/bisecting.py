@@ -14,6 +14,7 @@ SHARE: Final = 0.5  # of the change that a commit must show to count as behind i
 MOST_PERCENT: Final = 50.0
 STATES: Final = {"float32": "float32", "float32, bfloat16 state": "bfloat16"}  # of a series' dtype, the state's
 SIDES: Final = {"": "", "tuning=off": "@off", "tuning=pinned": "@pinned"}  # what a side of a comparison says for a variant
+STARTS: Final = "sonew-perf --help >/dev/null 2>&1"
 STEPS: Final = ("step", "prologue", "direction", "norms", "update")  # a phase is a part of the step, which is what can be compared
 
 
@@ -45,7 +46,8 @@ def bisect_command(good: str, bad: str, ratio: float, series: Series | None = No
     """A line for a POSIX shell, to be run in a checkout without changes of its own.
 
     `git bisect run` takes 1 for bad, 0 for good, 125 for "cannot tell" and stops at more than 127; `sonew-perf compare` exits with 1 for
-    slower, 0 for not slower, 3 for what it cannot judge, 2 for wrong use.
+    slower, 0 for not slower, 3 for what it cannot judge, 2 for wrong use. A commit whose program does not start is skipped: what Python
+    ends with then, 1, is no verdict.
 
     Args:
         good, bad: commits. ratio: new level over old, above 1.
@@ -61,5 +63,5 @@ def bisect_command(good: str, bad: str, ratio: float, series: Series | None = No
     side = SIDES[series.variant] if series is not None else ""
     percent = f"{min(100 * SHARE * (ratio - 1), MOST_PERCENT):.2g}"
     compare = shlex.join(["sonew-perf", "compare", good + side, "." + side, *chosen, "--tolerance", percent, "--fail-on", percent])
-    script = f"{compare}; s=$?; case $s in 0|1) exit $s;; 3) exit 125;; *) exit 255;; esac"
+    script = f"{STARTS} || exit 125; {compare}; s=$?; case $s in 0|1) exit $s;; 3) exit 125;; *) exit 255;; esac"
     return f"git bisect start {bad} {good} && git bisect run sh -c {shlex.quote(script)}"

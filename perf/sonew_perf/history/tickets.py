@@ -11,12 +11,11 @@ from typing import Final, Literal, get_args
 
 from sonew.documents import parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
-from sonew_autotune.store.files import write_atomically
 from sonew_autotune.store.journal import locked
 from sonew_perf.errors import RecordError
-from sonew_perf.records.checks import LONGEST_NAME, LONGEST_TEXT, SAFE_ID, Fields, shown
-from sonew_perf.records.files import SCHEMA_VERSION
-from sonew_perf.records.runs import TICKETS
+from sonew_perf.records.checks import LONGEST_NAME, SAFE_ID, Fields, expect_text, shown
+from sonew_perf.records.files import SCHEMA_VERSION, write_text
+from sonew_perf.records.runs import FIX, TICKETS
 
 State = Literal["open", "accepted", "fixed", "ignored"]
 STATES: Final[tuple[State, ...]] = get_args(State)
@@ -81,10 +80,8 @@ def _checked(ticket: Ticket) -> Ticket:
     if SAFE_ID.fullmatch(ticket.id) is None:
         msg = f"{shown(ticket.id)} is no id of a regression. `sonew-perf regressions` lists them."
         raise RecordError(msg)
-    for name, text, longest in (("note", ticket.note, LONGEST_TEXT), ("author", ticket.author, LONGEST_NAME)):
-        if len(text) > longest:
-            msg = f"the {name} has {len(text)} characters, at most {longest} are kept. Shorten it."
-            raise RecordError(msg)
+    expect_text("note", ticket.note)
+    expect_text("author", ticket.author, longest=LONGEST_NAME)
     return ticket
 
 
@@ -94,14 +91,8 @@ def write_tickets(folder: Path, tickets: Mapping[str, Ticket]) -> None:
     Raises:
         RecordError: a ticket is not valid, or the place cannot be written.
     """
-    path = folder / TICKETS
     entries = [asdict(_checked(ticket)) for ticket in tickets.values()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"schema_version": SCHEMA_VERSION, "entries": entries}, indent=1) + "\n")
-    except OSError as error:
-        msg = f"{path} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
-        raise RecordError(msg) from error
+    write_text(folder / TICKETS, json.dumps({"schema_version": SCHEMA_VERSION, "entries": entries}, indent=1) + "\n", fix=FIX)
 
 
 def set_ticket(folder: Path, identity: str, state: str, *, note: str = "", author: str = "", now: datetime | None = None) -> Ticket:
@@ -118,6 +109,6 @@ def set_ticket(folder: Path, identity: str, state: str, *, note: str = "", autho
     except RecordError:
         raise
     except OSError as error:
-        msg = f"{folder} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
+        msg = f"{folder} cannot be written: {error}. {FIX}"
         raise RecordError(msg) from error
     return ticket

@@ -17,7 +17,7 @@ def test_the_command_compares_the_series_own_case_with_the_last_good_commit() ->
     start, script = bisect_command(GOOD, BAD, 1.05, a_series()).split(" && git bisect run sh -c ")
     assert shlex.split(start) == ["git", "bisect", "start", BAD, GOOD]
     [inner] = shlex.split(script)
-    assert shlex.split(inner.partition(";")[0]) == [
+    assert shlex.split(inner.split(";")[1]) == [
         *("sonew-perf", "compare", GOOD, ".", "--framework", "torch", "--band", "1", "--size", "1048576"),
         *("--tolerance", "2.5", "--fail-on", "2.5"),
     ]
@@ -68,11 +68,13 @@ def test_a_commit_counts_where_it_is_one_and_the_tree_was_its() -> None:
     assert clean_commit(a_run(1, modified=True)) == clean_commit(a_run(1, commit="")) == clean_commit(a_run(1, commit=HOSTILE)) == ""
 
 
-@pytest.mark.parametrize(("status", "told"), [(0, 0), (1, 1), (3, 125), (2, 255), (130, 255)])
-def test_git_is_told_what_the_comparison_found(tmp_path: Path, status: int, told: int) -> None:
+@pytest.mark.parametrize(
+    ("starts", "status", "told"), [(0, 0, 0), (0, 1, 1), (0, 3, 125), (0, 2, 255), (0, 70, 255), (0, 130, 255), (1, 1, 125), (1, 0, 125)]
+)
+def test_git_is_told_what_the_comparison_found(tmp_path: Path, starts: int, status: int, told: int) -> None:
     """The inner script run by a shell in which `sonew-perf` ends as asked: 1 is bad, 125 is not known, more than 127 stops the search."""
     fake = tmp_path / "sonew-perf"
-    fake.write_text(f"#!/bin/sh\nexit {status}\n")
+    fake.write_text(f"#!/bin/sh\n[ $1 = --help ] && exit {starts}\nexit {status}\n")
     fake.chmod(0o755)
     script = shlex.split(bisect_command(GOOD, BAD, 1.05, a_series()))[-1]
     done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": str(tmp_path)}, check=False, timeout=20)

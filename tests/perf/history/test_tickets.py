@@ -57,6 +57,7 @@ def test_the_last_word_counts_and_other_tickets_stay(tmp_path: Path) -> None:
         ('{"schema_version": 1, "entries": [{"id": "a", "date": "yesterday"}]}', "a date"),
         ('{"schema_version": 1, "schema_version": 1, "entries": []}', "twice"),
         ('{"schema_version": 1, "entries": [{"id": "a", "note": NaN}]}', "NaN"),
+        ('{"schema_version": 1, "entries": [{"id": "a", "note": "\\ud800"}]}', "half of a character"),
         ("[" * 100 + "]" * 100, "nested"),
     ],
 )
@@ -86,6 +87,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         ({"state": "gone"}, "is not one of"),
         ({"author": "x" * 301}, "301 characters"),
         ({"note": "x" * 20_001}, "20001 characters"),
+        ({"note": "caf\udce9"}, "no UTF-8"),
+        ({"author": "\ud800"}, "no UTF-8"),
     ],
 )
 def test_nothing_is_written_that_could_not_be_read(tmp_path: Path, arguments: dict[str, Any], said: str) -> None:
