@@ -44,7 +44,7 @@ def test_the_command_names_what_distinguishes_the_case(fields: dict[str, object]
         {"case": "AdamW fused", "band": None},
         {"kernel": "host"},
         {"measure": "peak memory", "unit": "bytes"},
-        {"framework": "jax", "band": 4},
+        {"framework": "jax", "band": 8},
         {"variant": "backend=reference"},
         {"workload": HOSTILE},
         {"framework": HOSTILE},
