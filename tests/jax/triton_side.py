@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.interpreting import patch_language_once
+
 
 def _tensor(array: np.ndarray) -> Any:
     """A kernel's argument; scalars of int64 are numbers."""
@@ -37,6 +39,7 @@ def launch(file: str) -> None:
 
 
 if __name__ == "__main__":
+    patch_language_once()
     for line in sys.stdin:
         launch(line.strip())
         print(line.strip(), flush=True)

@@ -48,12 +48,23 @@ def test_what_is_no_json_is_refused(data: bytes, words: str, strict: bool) -> No
         (b"[-Infinity]", "-Infinity is no JSON number"),
         (b"[1e999]", "1e999 is beyond the range of a float"),
         (b'{"a": 1, "b": 2, "a": 3}', "the name 'a' twice"),
+        (b'{"a": [1, "x\\ud800"]}', r"'\\ud800', half of a character"),
+        (b'{"\\uDFff": 1}', r"'\\udfff', half of a character"),
+        (b'["\\ude00\\ud83d"]', "half of a character"),
     ],
 )
 def test_what_only_python_takes_is_refused_where_it_must_be_exact(data: bytes, words: str) -> None:
     parse_json(data)
     with pytest.raises(DocumentError, match=words):
         parse_json(data, strict=True)
+
+
+def test_characters_that_json_writes_as_pairs_are_taken_and_a_backslash_is_none() -> None:
+    assert parse_json(b'["\\ud83d\\uDE00", "\\\\ud800", "\xf0\x9f\x98\x80"]', strict=True) == [
+        "\N{GRINNING FACE}",
+        "\\ud800",
+        "\N{GRINNING FACE}",
+    ]
 
 
 def test_depth_is_counted_in_levels() -> None:

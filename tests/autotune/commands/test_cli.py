@@ -21,6 +21,7 @@ from sonew_autotune import api
 from sonew_autotune.cli import app
 from sonew_autotune.commands import inspection
 from sonew_autotune.device import Device, NoDeviceError
+from sonew_autotune.search import tuner
 from sonew_autotune.store import evidence as evidence_module
 from sonew_autotune.trials.trial import Request, TrialRequest
 from tests.autotune.samples import FakeMachine
@@ -72,6 +73,7 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
 
 def test_run_show_explain_and_reuse_on_the_real_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_module, "NOISY_SPREAD", math.inf)  # a busy test machine is judged as a quiet one
+    monkeypatch.setattr(tuner, "final_seconds", lambda _default_ms: 0.5)  # as few rounds as a stored result needs
     code, out, _ = invoke("run", *SMALL, "--band", "1", "--json")
     assert code == 0
     (result,) = entries(out)

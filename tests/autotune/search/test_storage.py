@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from sonew import tuned
 from sonew.errors import InvalidConfigError
+from sonew_autotune.search import databases
 from sonew_autotune.search.journals import JournalLock
 from sonew_autotune.search.opening import join_search
 from sonew_autotune.search.plan import Plan
@@ -128,8 +129,9 @@ def test_a_journal_that_holds_something_else_is_one_error(tmp_path: Path) -> Non
     assert path.read_text() == '{"op_code": 99}\n'
 
 
-def test_a_process_that_died_before_its_heart_beat_is_found_out(tmp_path: Path) -> None:
+def test_a_process_that_died_before_its_heart_beat_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It had asked for a trial, or for the decision, and nothing more."""
+    monkeypatch.setattr(databases, "GRACE_BEATS", 2)  # each of the two is waited for
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     target = recorded_target(LANDSCAPE)
     with open_storage(url, heartbeat_s=1) as opened:

@@ -75,7 +75,7 @@ def test_workers_share_the_trials_and_agree_on_one_result(tmp_path: Path) -> Non
 
 
 def test_killed_workers_lose_no_finished_trial_and_the_rest_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journals, "UNSIGNED_S", 1.0)
+    monkeypatch.setattr(journals, "UNSIGNED_S", 0.3)
     journal, spread = tmp_path / "studies.journal", random.Random(1)
     finished: set[Point] = set()
     for number in range(KILLS):

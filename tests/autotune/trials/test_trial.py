@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from sonew.backends.native_build import NativeBuildError
-from sonew_autotune.measure import REPORTED_ROUNDS
+from sonew_autotune.measure import REPORTED_ROUNDS, interleave
 from sonew_autotune.problems import Case
 from sonew_autotune.trials import trial
 from sonew_autotune.trials.check import WrongResultError
@@ -25,6 +27,7 @@ SUBJECT = Subject(case=CASE, backend="cpu", kernel="cpu", default=DEFAULT)
 @pytest.fixture(autouse=True)
 def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "TARGET_SAMPLE_S", 0.001)
+    monkeypatch.setattr(trial, "interleave", partial(interleave, target_sample_s=0.001))
     monkeypatch.setattr(trial, "RUNOFF", ((3, 1),))
 
 

@@ -88,11 +88,12 @@ def test_answers_come_from_one_process_until_it_dies(worker: Worker) -> None:
 
     died = worker.answer("die", 60)
     assert died == Failure("crash", "the worker process died (signal 9)")
+    second = worker.answer("pid", 60)
     start = time.monotonic()
-    hung = worker.answer("hang", 5)
-    assert hung == Failure("timeout", "no result after 5 s, the worker was stopped")
+    hung = worker.answer("hang", 1)
+    assert hung == Failure("timeout", "no result after 1 s, the worker was stopped")
     assert time.monotonic() - start < 50
-    assert worker.answer("pid", 60) != pid
+    assert len({pid, second, worker.answer("pid", 60)}) == 3
 
 
 def slow_to_start() -> Answer:
@@ -104,7 +105,7 @@ def slow_to_start() -> Answer:
 def test_starting_counts_against_the_time() -> None:
     worker = Worker(slow_to_start)
     start = time.monotonic()
-    assert worker.answer(21, 2) == Failure("timeout", "no result after 2 s, the worker was stopped")
+    assert worker.answer(21, 1) == Failure("timeout", "no result after 1 s, the worker was stopped")
     assert time.monotonic() - start < 30
 
 

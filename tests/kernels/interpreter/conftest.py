@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import triton
 
+from tests.interpreting import patch_language_once
+
 if not triton.knobs.runtime.interpret:
     msg = "these tests need Triton's interpreter: run TRITON_INTERPRET=1 pytest tests/kernels/interpreter, in a process of their own"
     raise pytest.UsageError(msg)
+
+patch_language_once()
 
 
 @pytest.fixture(autouse=True)

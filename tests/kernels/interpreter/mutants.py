@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Fault:
 def load_kernels(folder: Path, patch: pytest.MonkeyPatch, fault: Fault | None, users: Sequence[ModuleType] = ()) -> None:
     """Let the torch backend, and the direct entries that `users` imported, be those of a copy of the kernels in `folder`.
 
+    Modules before the faulty one, which cannot import it, are the real ones: the interpreter need not read those anew.
+
     Args:
         folder: empty; the interpreter reads the copied sources when they run.
         patch: its end brings the real kernels back.
@@ -45,7 +48,10 @@ def load_kernels(folder: Path, patch: pytest.MonkeyPatch, fault: Fault | None, u
         users: modules of tests that call direct entries.
     """
     modules = {}
-    for name in MODULES:
+    first = 0 if fault is None else MODULES.index(fault.module)
+    for name in MODULES[:first]:
+        modules[name] = importlib.import_module(f"sonew_kernels.{name}")
+    for name in MODULES[first:]:
         source = (Path(sonew_kernels.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         if fault is not None and fault.module == name:
             found = source.count(fault.old)

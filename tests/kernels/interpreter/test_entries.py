@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -59,16 +59,22 @@ def check_entries(group: Group, joined: Joined, *, in_place: bool) -> None:
     assert joined.intact()
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+CASES: Final[list[tuple[int, tuple[int, ...], tuple[int, ...], GraftName, torch.dtype, torch.dtype]]] = [
+    (0, (300, 1, 0, 77), (0, 0, 0, 0), "adam", torch.float32, torch.float32),
+    (1, (260, 2, 127), (9, 1, 0), "rmsprop", BF16, torch.float32),
+    (3, (252, 0, 3, 125), (0, 0, 0, 5), "adam_uncorrected", torch.float32, BF16),
+    (2, (1,), (0,), "none", BF16, BF16),
+    (8, (130, 400), (0, 50), "sgd", torch.float16, torch.float32),
+    (16, (241, 20), (0, 0), "adam", torch.float32, BF16),
+]
+
+
 @pytest.mark.parametrize(
-    ("band", "sizes", "chains", "graft", "grad", "state"),
+    ("band", "sizes", "chains", "graft", "grad", "state", "in_place"),
     [
-        (0, (300, 1, 0, 77), (0, 0, 0, 0), "adam", torch.float32, torch.float32),
-        (1, (260, 2, 127), (9, 1, 0), "rmsprop", BF16, torch.float32),
-        (3, (252, 0, 3, 125), (0, 0, 0, 5), "adam_uncorrected", torch.float32, BF16),
-        (2, (1,), (0,), "none", BF16, BF16),
-        (8, (130, 400), (0, 50), "sgd", torch.float16, torch.float32),
-        (16, (241, 20), (0, 0), "adam", torch.float32, BF16),
+        pytest.param(*case, in_place, marks=() if in_place == (i % 2 == 1) else pytest.mark.full)  # in turn: each with every state
+        for i, case in enumerate(CASES)
+        for in_place in (False, True)
     ],
 )
 def test_direct_entry_gives_the_bits_of_the_table_entry(

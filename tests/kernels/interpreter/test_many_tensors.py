@@ -95,6 +95,7 @@ def test_every_tensor_steps_like_the_reference_and_twice_alike(launches: Counter
         assert equal(*(tuple(t.contiguous().view(torch.int32) for t in tensors) for tensors in (ours, others)))
 
 
+@pytest.mark.full
 def test_bfloat16_state_of_every_tensor(launches: Counter[str]) -> None:
     """Parameters step from the unrounded state; what is stored is rounded with each tensor's own noise."""
     group = make_group(state_dtype=torch.bfloat16)

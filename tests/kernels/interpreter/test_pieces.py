@@ -74,12 +74,12 @@ def test_pieces_of_any_length_give_the_bits_of_the_whole(band: int, chain: Chain
     check_table(Group((200,), Hyper(band=band, chain=chain), block=BLOCK), cuts)
 
 
-def shards(whole: Group, number: int, cut: tuple[bool, ...]) -> Joined:
-    """What device `number` of four holds: a quarter of each tensor that is cut, and every other one whole."""
+def shards(whole: Group, number: int, cut: tuple[bool, ...], devices: int = 4) -> Joined:
+    """What device `number` of so many holds: its part of each tensor that is cut, and every other one whole."""
     parts = []
     for i, (leaf, size) in enumerate(zip(whole.leaves, whole.sizes, strict=True)):
         fields, piece = fields_of(whole, i), number if cut[i] else 0
-        length = size // 4 if cut[i] else size
+        length = size // devices if cut[i] else size
         start, end = piece * length, (piece + 1) * length
         mine = torch.from_numpy(fields[:, start:end])
         state = mine[:-1].to(leaf.momentum.dtype)
@@ -106,10 +106,13 @@ def shards(whole: Group, number: int, cut: tuple[bool, ...]) -> Joined:
 def test_shards_of_joined_tensors_give_the_bits_of_the_whole(
     band: int, chain: Chain, sizes: tuple[int, ...], cut: tuple[bool, ...], state: torch.dtype
 ) -> None:
-    """Direction, momentum and stats of the direct entry on each of four devices, in place and not; norms from all roots."""
-    block = max(BLOCK, 8 * band)
-    whole = Group(sizes, Hyper(band=band, chain=chain), block=block, state_dtype=state)
-    devices = [shards(whole, number, cut) for number in range(4)]
+    """On each of four devices."""
+    check_shards(Group(sizes, Hyper(band=band, chain=chain), block=max(BLOCK, 8 * band), state_dtype=state), cut, 4)
+
+
+def check_shards(whole: Group, cut: tuple[bool, ...], number_of_devices: int) -> None:
+    """Direction, momentum and stats of the direct entry on each device, in place and not; norms from all roots."""
+    devices = [shards(whole, number, cut, number_of_devices) for number in range(number_of_devices)]
     whole.run()
     for number, device in enumerate(devices):
         device.run(in_place=number % 2 == 1)

@@ -20,7 +20,12 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 
 @pytest.mark.parametrize(
     ("settings", "row"),
-    [({"band": 1}, "norms"), ({"band": 4, "graft": "none"}, "exact"), ({"band": 2, "chain": 3, "weight_decay": 0.1}, "norms")],
+    [
+        ({"band": 2, "chain": 3, "weight_decay": 0.1}, "norms"),
+        ({"band": 1, "graft": "none"}, "exact"),
+        pytest.param({"band": 1}, "norms", marks=pytest.mark.full),
+        pytest.param({"band": 4, "graft": "none"}, "exact", marks=pytest.mark.full),
+    ],
     ids=str,
 )
 def test_two_ranks_step_like_one_process(workers: Workers, settings: dict[str, Any], row: str) -> None:
