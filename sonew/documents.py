@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from sonew.errors import InvalidConfigError
 LARGEST_FILE: Final = 2**26  # bytes: tens of thousands of entries
 DEEPEST: Final = 32  # levels of lists and objects; an entry has about eight
 SHOWN: Final = 40  # characters of foreign text that a message quotes
+SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")  # how JSON writes half of a character
 
 
 class UnreadableFileError(InvalidConfigError):
@@ -88,14 +90,24 @@ def too_deep(value: object, *, deepest: int = DEEPEST) -> bool:
     return True
 
 
+def _refuse_halves(value: object) -> None:
+    """Raise DocumentError where a text, or an object's name, has half of a character: nothing can print or store that."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        msg = f"a text has {error.object[error.start]!a}, half of a character"
+        raise DocumentError(msg) from error
+
+
 def parse_json(data: bytes, *, strict: bool = False) -> Any:  # noqa: ANN401  # whatever the file holds
     """The value that UTF-8 encoded JSON stands for.
 
     Args:
-        data: the text. strict: refuse what Python's parser takes beyond JSON: NaN, infinities, a name twice in one object.
+        data: the text. strict: refuse what Python's parser takes beyond JSON: NaN, infinities, a name twice in one object,
+            text that UTF-8 cannot say (half of a surrogate pair).
 
     Raises:
-        DocumentError: not UTF-8, not JSON, or nested too deeply.
+        DocumentError: not UTF-8, not JSON, nested too deeply, or refused as `strict` says.
     """
     try:
         text = data.decode("utf-8")
@@ -108,4 +120,6 @@ def parse_json(data: bytes, *, strict: bool = False) -> Any:  # noqa: ANN401  # 
     if too_deep(value):
         msg = f"nested in more than {DEEPEST} levels"
         raise DocumentError(msg)
+    if strict and SURROGATE.search(data):
+        _refuse_halves(value)
     return value

@@ -26,9 +26,10 @@ from sonew_perf.compare.comparison import Settings, exit_code
 from sonew_perf.compare.comparison import compare as compare_cases
 from sonew_perf.compare.environments import ENVIRONMENTS, SHARED, differing_dependencies, interpreter
 from sonew_perf.compare.processes import Subject, launched
-from sonew_perf.compare.record import document, make_record, store_record, write_record, write_text
+from sonew_perf.compare.record import FIX, document, make_record, store_record, write_record
 from sonew_perf.compare.rounds import INTERRUPTED, Limits
 from sonew_perf.compare.sides import WORKING_TREE, Side, checked_out, parse_side
+from sonew_perf.records.files import write_text
 from sonew_perf.records.runs import store_folder
 from sonew_perf.suite.identity import describe_machine, repeat_command
 from sonew_perf.suite.run import free_bytes
@@ -162,7 +163,7 @@ def compare(
         written = [store_record(store or store_folder(), record)] if keep else []
         written += [write_record(output, record)] if output is not None else []
         if markdown is not None:
-            write_text(markdown, report.markdown(record))
+            write_text(markdown, report.markdown(record), fix=FIX)
     _show(record, written, as_json=as_json)
     raise typer.Exit(Exit.INTERRUPTED if limits.stopped == INTERRUPTED else exit_code(judged, settings.fail_on))
 

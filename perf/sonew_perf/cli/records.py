@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 
 from sonew_autotune.commands.text import cell, printable
 from sonew_perf.cli.options import Json, Store, among, exit_codes, print_lines
@@ -19,8 +23,10 @@ from sonew_perf.records.index import Index
 from sonew_perf.records.machines import describe
 from sonew_perf.records.model import Run
 from sonew_perf.records.runs import Pin, changing, read_pins, store_folder, write_pins
-from sonew_perf.tables import plain_table, titled
+from sonew_perf.tables import plain_table
 
+COLUMNS: Final = ("date", "commit", "points", "failed", "kept", "label", "run")
+WIDEST: Final = 2**16  # columns of a table
 ASV: Final = "asv"
 FORMATS: Final = (*exporting.FORMATS, ASV)
 Named = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `sonew-perf runs` lists it.")]
@@ -36,10 +42,45 @@ def _entry(run: Run, points: Counter[str]) -> dict[str, Any]:
     }
 
 
-def runs(*, as_json: Json = False, store: Store = None) -> None:
+def _opened(folder: Path, *, rebuild: bool) -> Index:
+    """The index; of one that is made anew stderr says how large it is."""
+    if not rebuild:
+        return Index.open(folder)
+    begin = time.perf_counter()
+    index = Index.rebuild(folder)
+    spent = time.perf_counter() - begin
+    size = f"{len(index.runs())} runs, {len(index.series())} series, {len(index.summary_points())} points"
+    typer.echo(f"The index was made anew in {spent:.2f} s: {size}.", err=True)
+    return index
+
+
+def _table_lines(found: Sequence[Run], counts: Mapping[str, Counter[str]], console: Console) -> list[str]:
+    """A line per run, which the id ends: other commands take it, so it is never cut or wrapped, however narrow the console is."""
+    table = plain_table(COLUMNS)
+    for column in table.columns:
+        column.no_wrap = column.header != "label"
+        column.justify = "right" if column.header in ("points", "failed") else "left"
+    for run in found:
+        done, bad = counts[run.id]["done"], counts[run.id]["failed"]
+        kept = "committed" if run.origin == "baseline" else "pinned" if run.pinned else ""
+        texts = run.date[:16].replace("T", " "), run.commit[:8], str(done), str(bad), kept, run.label, run.id
+        table.add_row(*map(cell, texts))
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table)
+    width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
+    drawn = io.StringIO()
+    Console(file=drawn, width=width, color_system=None).print(table)
+    return [line.rstrip() for line in drawn.getvalue().splitlines()]
+
+
+def runs(
+    *,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the files first.")] = False,
+    as_json: Json = False,
+    store: Store = None,
+) -> None:
     """List the runs of the store and the committed records, by date, and the files that cannot be used."""
     with exit_codes():
-        index = Index.open(store or store_folder())
+        index = _opened(store or store_folder(), rebuild=rebuild)
         found, problems = index.runs(), index.problems()
         counts: dict[str, Counter[str]] = {run.id: Counter() for run in found}
         for point in index.summary_points():
@@ -48,14 +89,8 @@ def runs(*, as_json: Json = False, store: Store = None) -> None:
         typer.echo(files.document([_entry(run, counts[run.id]) for run in found]), nl=False)
         print_lines(Console(stderr=True), [printable(f"{problem.path}: {problem.reason}") for problem in problems])
         return
-    table = plain_table(("run", "date", "commit", "points", "failed", "label", "kept"))
-    for run in found:
-        done, bad = counts[run.id]["done"], counts[run.id]["failed"]
-        kept = "committed" if run.origin == "baseline" else "pinned" if run.pinned else ""
-        texts = run.id, run.date[:16].replace("T", " "), run.commit[:10], str(done), str(bad), run.label, kept
-        table.add_row(*map(cell, texts))
     console = Console()
-    console.print(titled(f"{len(found)} runs", table))
+    print_lines(console, [f"{len(found)} runs", *_table_lines(found, counts, console)])
     print_lines(console, [printable(f"Left out: {problem.path}: {problem.reason}") for problem in problems])
 
 
@@ -63,11 +98,11 @@ def pin(run: Named, *, note: Annotated[str, typer.Option(help="Why it stays.")] 
     """Keep a run for good: `gc` never drops it."""
     with exit_codes():
         folder = store or store_folder()
-        known = {found.id for found in Index.open(folder).runs()}
-        if run not in known:
-            msg = f"run {run!r} is none of the {len(known)} runs of {folder}. `sonew-perf runs` lists them."
-            raise RecordError(msg)
         with changing(folder):
+            known = {found.id for found in Index.open(folder).runs()}
+            if run not in known:
+                msg = f"run {run!r} is none of the {len(known)} runs of {folder}. `sonew-perf runs` lists them."
+                raise RecordError(msg)
             write_pins(folder, read_pins(folder) | {run: Pin(run, note, datetime.now(UTC).isoformat(timespec="seconds"))})
     typer.echo(f"{run} is pinned.")
 
@@ -141,10 +176,12 @@ def export(
             if output is None:
                 msg = "format='asv' is a folder of files. Pass --output FOLDER."
                 raise RecordError(msg)
-            asv.write(index, output, series)
-            return
-        text = exporting.FORMATS[form](index, series)
-        if output is not None:
-            files.write_text(output, text)
-            return
-    typer.echo(text, nl=False)
+            done = asv.write(index, output, series)
+        else:
+            done = exporting.FORMATS[form](index, series)
+            if output is not None:
+                files.write_text(output, done.text, fix=files.OUTPUT_FIX)
+    if output is None:
+        typer.echo(done.text, nl=False)
+    lost = " asv wants a commit, and none of these runs has one." if form == ASV and not done.runs else ""
+    typer.echo(f"{done.points} points of {done.runs} runs.{lost}", err=True)

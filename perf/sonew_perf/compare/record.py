@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from sonew_autotune.store.files import write_atomically
 from sonew_perf.compare.comparison import Judged, Settings, noise_floor
 from sonew_perf.compare.sides import Side
 from sonew_perf.entries import digits
-from sonew_perf.errors import RecordError
 from sonew_perf.records import machines
-from sonew_perf.records.files import SCHEMA_VERSION
+from sonew_perf.records.files import SCHEMA_VERSION, json_text, write_text
 from sonew_perf.records.model import Machine
 from sonew_perf.records.runs import COMPARES, new_run_id
 
 AGAINST_OTHER: Final = "A/B"
 AGAINST_ITSELF: Final = "A/A"
+FIX: Final = "Choose another place with --output, --markdown or --store."
 
 
 def make_record(
@@ -90,31 +88,16 @@ def entry(judged: Judged) -> dict[str, Any]:
 
 def document(record: Mapping[str, Any]) -> str:
     """As JSON text, an entry per line."""
-    lines = ",\n".join(json.dumps(each, allow_nan=False) for each in record["entries"])
-    about = json.dumps(record["comparison"], allow_nan=False)
+    lines = ",\n".join(map(json_text, record["entries"]))
+    about = json_text(record["comparison"])
     return f'{{"schema_version": {record["schema_version"]}, "comparison": {about}, "entries": [\n{lines}\n]}}\n'
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all.
-
-    Raises:
-        RecordError: the place cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        msg = f"{path} cannot be written: {error}. Choose another place with --output, --markdown or --store."
-        raise RecordError(msg) from error
-    return path
-
-
 def write_record(path: Path, record: Mapping[str, Any]) -> Path:
-    """Write the record to a file of its own, as `write_text`."""
-    return write_text(path, document(record))
+    """Write the record to a file of its own, as `files.write_text`."""
+    return write_text(path, document(record), fix=FIX)
 
 
 def store_record(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Add it to a store, as `write_text`."""
+    """Add it to a store, as `files.write_text`."""
     return write_record(folder / COMPARES / f"{record['comparison']['id']}.json", record)

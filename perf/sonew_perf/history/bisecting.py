@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Final
 
 from sonew.errors import InvalidConfigError
+from sonew_perf.records.checks import COMMIT
 from sonew_perf.records.model import Run, Series
 
-COMMIT: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 SHARE: Final = 0.5  # of the change that a commit must show to count as behind it
 MOST_PERCENT: Final = 50.0
 STATES: Final = {"float32": "float32", "float32, bfloat16 state": "bfloat16"}  # of a series' dtype, the state's

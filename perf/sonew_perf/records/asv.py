@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sonew_perf.records.exporting import chosen
-from sonew_perf.records.files import write_text
+from sonew_perf.records.exporting import Exported, chosen
+from sonew_perf.records.files import OUTPUT_FIX, write_text
 from sonew_perf.records.index import Index
 from sonew_perf.records.model import Machine, Point, Run, Series
 
@@ -78,10 +78,15 @@ def _result(run: Run, machine: str, rows: Mapping[str, list[Any]]) -> dict[str, 
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(content, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, allow_nan=False) + "\n", fix=OUTPUT_FIX)
 
 
-def write(index: Index, folder: Path, pattern: str = "") -> int:
+def _rank(run: Run) -> tuple[bool, str, str]:
+    """Of the runs of one commit the highest stands: of the commit itself before a tree that differs from it, then the newest."""
+    return not run.modified, run.date, run.id
+
+
+def write(index: Index, folder: Path, pattern: str = "") -> Exported:
     """Fill a folder: benchmarks.json, and a folder per machine with machine.json and a file per commit.
 
     Args:
@@ -89,7 +94,7 @@ def write(index: Index, folder: Path, pattern: str = "") -> int:
         pattern: of `exporting.chosen`.
 
     Returns:
-        How many runs are in it. Those without a commit have no place there; of several runs of one commit the newest stands.
+        What is in it. Runs without a commit have no place there; of several runs of one commit one stands (`_rank`).
 
     Raises:
         RecordError: the folder cannot be written.
@@ -104,7 +109,7 @@ def write(index: Index, folder: Path, pattern: str = "") -> int:
             if run is None or one.machine not in machines:
                 continue
             known = results.get((one.machine, run.commit))
-            if known is None or (known[0].date, known[0].id) < (run.date, run.id):
+            if known is None or _rank(known[0]) < _rank(run):
                 known = results[one.machine, run.commit] = run, {}
             if known[0].id == run.id:
                 known[1][benchmark_name(one)] = _row(one, point, _milliseconds(run.date))
@@ -113,4 +118,4 @@ def write(index: Index, folder: Path, pattern: str = "") -> int:
         _write(folder / machine / "machine.json", _machine(machines[machine]) | {"version": 1})
     for (machine, commit), (run, rows) in results.items():
         _write(folder / machine / f"{commit[:8]}-{ENVIRONMENT}.json", _result(run, machine, rows))
-    return len({run.id for run, _ in results.values()})
+    return Exported(len({run.id for run, _ in results.values()}), sum(len(rows) for _, rows in results.values()))

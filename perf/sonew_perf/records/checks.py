@@ -25,6 +25,25 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+def escaped(text: str) -> str:
+    """The text with what UTF-8 cannot say escaped: the name of a file may be any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def expect_text(what: str, text: str, *, longest: int = LONGEST_TEXT) -> None:
+    """Raise RecordError where text that somebody wants to have written could not be read again.
+
+    Args:
+        what: the text is, for the message. longest: characters that it may have.
+    """
+    if len(text) > longest:
+        msg = f"the {what} has {len(text)} characters, at most {longest} are kept. Shorten it."
+        raise RecordError(msg)
+    if text != escaped(text):
+        msg = f"the {what} {shown(text)} has bytes that are no UTF-8. Write it anew."
+        raise RecordError(msg)
+
+
 def is_number(value: object) -> bool:
     """Whether JSON's number, finite and countable; `true` is none."""
     return type(value) in NUMBERS and -LARGEST <= value <= LARGEST  # type: ignore[operator]  # NaN is neither

@@ -17,6 +17,7 @@ WAIT_S: Final = 120.0  # for another process that rebuilds a large index
 CACHE_KIB: Final = 200_000  # a rebuild stays in memory until it is committed, so that readers are not kept out meanwhile
 BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
+TABLES: Final = ("files", "series", "points", "facts", "training")
 SCHEMA: Final = """
 CREATE TABLE files (
     key INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
@@ -64,6 +65,12 @@ def _make_tables(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(msg)
 
 
+def clear(connection: sqlite3.Connection) -> None:
+    """Empty every table, inside the caller's transaction: readers see what was there until it ends."""
+    for table in TABLES:
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608  # a constant
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
@@ -98,12 +105,6 @@ class Database:
                     self._give_up(error)
             msg = f"no index can be made, neither in {self._path.parent} nor in memory: {last}. Look at the disk."
             raise RecordError(msg)
-
-    def remove(self) -> None:
-        """Forget everything: the next work finds empty tables."""
-        with self._lock:
-            self.close()
-            self._unlink()
 
     def close(self) -> None:
         """Let go of the file."""

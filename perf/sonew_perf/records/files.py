@@ -7,22 +7,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sonew.documents import SURROGATE
 from sonew_autotune.store.files import write_atomically
 from sonew_perf.errors import RecordError
 
 SCHEMA_VERSION: Final = 1
+OUTPUT_FIX: Final = "Pass a writable --output."
 Entry = dict[str, Any]
+
+
+def json_text(value: Entry) -> str:
+    """JSON text that can be read again: bytes of a file's name that are no UTF-8, which a message may quote, become "?"."""
+    text = json.dumps(value, allow_nan=False)
+    if SURROGATE.search(text.encode()) is None:
+        return text
+    return json.dumps(json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")))
 
 
 def document(entries: Sequence[Entry], run: Entry | None = None) -> str:
     """The entries, and what is said of their run, as JSON text: an entry per line so that a committed record shows readable differences."""
-    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
-    about = "" if run is None else f' "run": {json.dumps(run, allow_nan=False)},'
+    lines = ",\n".join(json_text(entry) for entry in entries)
+    about = "" if run is None else f' "run": {json_text(run)},'
     return f'{{"schema_version": {SCHEMA_VERSION},{about} "entries": [\n{lines}\n]}}\n'
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, fix: str) -> Path:
     """Replace a file in one step: a reader, or the next run after a kill, sees the old file or the new one.
+
+    Args:
+        path: of the file; its folder is made where it is missing. text: the content. fix: how to choose another place, as a sentence.
+
+    Returns:
+        The path.
 
     Raises:
         RecordError: the place cannot be written.
@@ -31,13 +47,14 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
     except OSError as error:
-        msg = f"{path} cannot be written: {error}. Pass a writable --output."
+        msg = f"{path} cannot be written: {error}. {fix}"
         raise RecordError(msg) from error
+    return path
 
 
 def write_entries(path: Path, entries: Sequence[Entry]) -> None:
     """Replace the record, as `write_text`."""
-    write_text(path, document(entries))
+    write_text(path, document(entries), fix=OUTPUT_FIX)
 
 
 def read_entries(path: Path) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sonew_perf.errors import RecordError
+from sonew_perf.records.checks import escaped
 from sonew_perf.records.database import Database
 from sonew_perf.records.listing import list_records, revision_of
 from sonew_perf.records.model import Machine, Point, Problem, Run, Series
@@ -133,28 +135,27 @@ class Index:
 
     @classmethod
     def rebuild(cls, folder: Path, baselines: Path | None = BASELINES) -> Index:
-        """The same, from nothing."""
+        """The same, from nothing: every file is read again."""
         index = cls(folder, baselines)
-        index._database.remove()
-        index.refresh()
+        index.refresh(anew=True)
         return index
 
-    def refresh(self) -> None:
-        """Bring it up to date. Raises as `open`."""
+    def refresh(self, *, anew: bool = False) -> None:
+        """Bring it up to date, or make it anew. Raises as `open`."""
         self._seen = None
         try:
             self.revision = revision_of(self._folder, self._baselines)
         except OSError as error:
             msg = f"{self._folder} cannot be read: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be read."
             raise RecordError(msg) from error
-        self._ask(lambda _database: None)
+        self._ask(lambda _database: None, anew=anew)
 
-    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    def _ask(self, question: Callable[[sqlite3.Connection], T], *, anew: bool = False) -> T:
         """The answer, from tables that were brought up to date."""
 
         def answer(database: sqlite3.Connection) -> T:
             if database is not self._seen:
-                update(database, list_records(self._folder, self._baselines))
+                update(database, list_records(self._folder, self._baselines), anew=anew)
                 self._seen = database
             return question(database)
 
@@ -203,7 +204,15 @@ class Index:
 
     def last_points(self) -> dict[str, Point]:
         """The newest point with a number of each series, by the series' id, samples left out."""
-        newest = f"SELECT points.rowid AS place, max(files.date || files.run) FROM {SHOWN} WHERE status = 'done' GROUP BY series"  # noqa: S608  # a constant
+        return self._newest("status = 'done'")
+
+    def newest_points(self) -> dict[str, Point]:
+        """The newest point of each series, with a number or not, by the series' id, samples left out."""
+        return self._newest("true")
+
+    def _newest(self, wanted: str) -> dict[str, Point]:
+        """The newest point of each series among those of a condition."""
+        newest = f"SELECT points.rowid AS place, max(files.date || files.run) FROM {SHOWN} WHERE {wanted} GROUP BY series"  # noqa: S608  # constants
         rows = self._rows(
             f"SELECT series.id, files.run, facts.body, {COLUMNS} FROM {WITH_FACTS}"  # noqa: S608  # constants
             f" JOIN ({newest}) AS newest ON newest.place = points.rowid"
@@ -212,13 +221,12 @@ class Index:
 
     def problems(self) -> list[Problem]:
         """The files that are left out, and why, by path."""
-        found = [
-            Problem(path, reason) for path, reason in self._rows("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
-        ]
+        rows = self._rows("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
+        found = [Problem(escaped(os.fsdecode(path)), reason) for path, reason in rows]
         try:
             read_pins(self._folder)
         except RecordError as error:
-            found.append(Problem(str(self._folder / PINS), str(error)))
+            found.append(Problem(escaped(str(self._folder / PINS)), escaped(str(error))))
         return found
 
     def entry(self, run_id: str, series_id: str) -> dict[str, Any]:
@@ -228,7 +236,7 @@ class Index:
             RecordError: there is no such result.
         """
         for path, origin in self._rows("SELECT path, origin FROM files WHERE run = ? AND shown", (run_id,)):
-            record = read_record(Path(path), origin=origin)
+            record = read_record(Path(os.fsdecode(path)), origin=origin)
             for result in record.results:
                 if result.point.series == series_id:
                     return dict(record.entries[result.entry])

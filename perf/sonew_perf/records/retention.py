@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +13,15 @@ from sonew.documents import parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
 from sonew_perf.errors import RecordError
 from sonew_perf.process import ROOT
+from sonew_perf.records.checks import escaped
 from sonew_perf.records.index import Index
 from sonew_perf.records.model import Run
 from sonew_perf.records.runs import BASELINES, COMPARES, RUNS, TICKETS, read_pins
+from sonew_perf.sources import git, text_of
 
 CLOSED: Final = ("accepted", "fixed", "ignored")  # states of a ticket that keeps no run
 WORD: Final = re.compile(r"[0-9A-Za-z._-]+")
 LEFT_OVER_S: Final = 24 * 3600.0  # an unfinished file of a writer that is this old has no writer any more
-GIT_TIMEOUT_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +52,11 @@ def tagged_commits(root: Path = ROOT) -> set[str]:
     Raises:
         RecordError: git is not here, or `root` is no checkout.
     """
-    program = shutil.which("git")
-    try:
-        if program is None:
-            msg = "there is no git on PATH"
-            raise FileNotFoundError(msg)
-        command = [program, "-C", str(root), "for-each-ref", "refs/tags", "--format=%(objectname) %(*objectname)"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_TIMEOUT_S)  # noqa: S603  # from PATH
-    except (OSError, subprocess.SubprocessError) as error:
-        msg = f"the tags of {root} cannot be read: {error}. Leave out --keep-tagged, or pin the runs."
-        raise RecordError(msg) from error
-    return set(done.stdout.split())
+    printed = git(root, "for-each-ref", "refs/tags", "--format=%(objectname) %(*objectname)")
+    if printed is None:
+        msg = f"the tags of {root} cannot be read: it is no checkout, or git is not here. Leave out --keep-tagged, or pin the runs."
+        raise RecordError(msg)
+    return set(text_of(printed).split())
 
 
 def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401  # any JSON
@@ -87,7 +80,9 @@ def _named(folder: Path) -> dict[str, str]:
     Raises:
         RecordError: one of these files cannot be read, so that nobody knows what it needs.
     """
-    files = {folder / TICKETS: "an open ticket"} | {path: f"comparison {path.stem}" for path in sorted((folder / COMPARES).glob("*.json"))}
+    files = {folder / TICKETS: "an open ticket"} | {
+        path: f"comparison {escaped(path.stem)}" for path in sorted((folder / COMPARES).glob("*.json"))
+    }
     named: dict[str, str] = {}
     for path, who in files.items():
         try:

@@ -16,17 +16,17 @@ import platformdirs
 
 from sonew.documents import parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
-from sonew_autotune.store.files import write_atomically
 from sonew_autotune.store.journal import locked
 from sonew_perf.errors import RecordError
 from sonew_perf.records import machines
-from sonew_perf.records.checks import SAFE_ID, Fields, shown
-from sonew_perf.records.files import SCHEMA_VERSION, Entry, document
+from sonew_perf.records.checks import LONGEST_NAME, SAFE_ID, Fields, expect_text, shown
+from sonew_perf.records.files import SCHEMA_VERSION, Entry, document, write_text
 from sonew_perf.records.model import Run
 
 BASELINES: Final = Path(__file__).resolve().parents[2] / "baselines"
 RUNS, COMPARES, PINS, TICKETS = "runs", "compares", "pins.json", "tickets.json"
 FIELDS: Final = ("id", "date", "label", "command", "commit", "commit_date", "branch", "modified", "diff", "load", "seconds")
+FIX: Final = "Pass --store or set SONEW_PERF_STORE to a folder that can be written."
 
 
 def store_folder() -> Path:
@@ -38,6 +38,12 @@ def store_folder() -> Path:
 def new_run_id(now: datetime) -> str:
     """An id that sorts by date; eight random digits keep runs of the same second apart."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def record_text(run: Run, entries: Sequence[Entry], *, named: bool = True) -> str:
+    """A run's record as JSON text; without its id where a file's name decides what it is called."""
+    about = {name: getattr(run, name) for name in FIELDS if named or name != "id"}
+    return document(entries, about | {"machine": machines.describe(run.machine)})
 
 
 def write_run(folder: Path, run: Run, entries: Sequence[Entry]) -> Path:
@@ -53,18 +59,10 @@ def write_run(folder: Path, run: Run, entries: Sequence[Entry]) -> Path:
         msg = f"run id {shown(run.id)} is not allowed: it must be letters, digits, '.', '_' and '-'. Use new_run_id()."
         raise RecordError(msg)
     path = folder / RUNS / f"{run.id}.json"
-    about = {name: getattr(run, name) for name in FIELDS} | {"machine": machines.describe(run.machine)}
-    text = document(entries, about)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            msg = f"{path} exists, and a run is never written over. Use new_run_id()."
-            raise RecordError(msg)
-        write_atomically(path, text)
-    except OSError as error:
-        msg = f"{path} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
-        raise RecordError(msg) from error
-    return path
+    if os.path.lexists(path):
+        msg = f"{path} exists, and a run is never written over. Use new_run_id()."
+        raise RecordError(msg)
+    return write_text(path, record_text(run, entries), fix=FIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def changing(folder: Path) -> Iterator[None]:
         try:
             held.enter_context(locked(folder / "pins.lock"))
         except OSError as error:
-            msg = f"{folder} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
+            msg = f"{folder} cannot be written: {error}. {FIX}"
             raise RecordError(msg) from error
         yield
 
@@ -115,13 +113,10 @@ def write_pins(folder: Path, pins: Mapping[str, Pin]) -> None:
     """Replace the pins of a store in one step.
 
     Raises:
-        RecordError: the place cannot be written.
+        RecordError: a pin could not be read again, or the place cannot be written.
     """
-    path = folder / PINS
+    for pin in pins.values():
+        expect_text("run id", pin.run, longest=LONGEST_NAME)
+        expect_text("note", pin.note)
     entries: list[dict[str, Any]] = [{"run": pin.run, "note": pin.note, "date": pin.date} for pin in pins.values()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"schema_version": SCHEMA_VERSION, "entries": entries}, indent=1) + "\n")
-    except OSError as error:
-        msg = f"{path} cannot be written: {error}. Pass --store or set SONEW_PERF_STORE to a folder that can be written."
-        raise RecordError(msg) from error
+    write_text(folder / PINS, json.dumps({"schema_version": SCHEMA_VERSION, "entries": entries}, indent=1) + "\n", fix=FIX)

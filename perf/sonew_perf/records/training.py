@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sonew_perf.records.checks import Fields
+from sonew_perf.records.checks import Fields, is_number
 from sonew_perf.records.model import Machine, Point, Series
 from sonew_perf.records.results import STATUSES, Result, done_point, plan_facts, quantile, series_id
 
@@ -40,6 +40,15 @@ def _seconds(fields: Fields) -> float:
     return wall / steps
 
 
+def _check_losses(fields: Fields) -> None:
+    """Whether the result and the losses of the steps are numbers, or null where training diverged."""
+    losses = fields.values.get("losses")
+    if not isinstance(losses, list | None) or not all(loss is None or is_number(loss) for loss in losses or ()):
+        fields.refuse("losses", "a list of numbers and nulls")
+    if (loss := fields.values.get("loss")) is not None and not is_number(loss):
+        fields.refuse("loss", "a number or null")
+
+
 def _distinct(members: Sequence[Fields], name: str) -> str:
     values = sorted({value for fields in members if (value := fields.number(name)) is not None})
     return " ".join(f"{value:g}" for value in values)
@@ -60,6 +69,7 @@ def training_results(entries: Sequence[tuple[int, Fields]], machine: Callable[[F
     """
     groups: dict[Series, list[tuple[int, Fields]]] = {}
     for index, fields in entries:
+        _check_losses(fields)
         groups.setdefault(_series(fields, machine(fields)), []).append((index, fields))
     for series, members in groups.items():
         done = [fields for _, fields in members if fields.choice("status", STATUSES, "done") == "done"]

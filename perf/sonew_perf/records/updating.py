@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from sonew.documents import read_regular_file
 from sonew.errors import InvalidConfigError
 from sonew_perf.errors import RecordError
+from sonew_perf.records.checks import escaped
+from sonew_perf.records.database import clear
 from sonew_perf.records.listing import Listed
 from sonew_perf.records.model import Series
 from sonew_perf.records.reading import Record, parse_record
@@ -36,16 +39,18 @@ class _Keys:
         return cls(*made)
 
 
-def update(database: sqlite3.Connection, listed: Sequence[Listed]) -> None:
+def update(database: sqlite3.Connection, listed: Sequence[Listed], *, anew: bool = False) -> None:
     """Read what is new or has changed, forget what is gone, in one transaction. Nothing is written where nothing has changed.
 
     Args:
-        database: the index. listed: every file of the store.
+        database: the index. listed: every file of the store. anew: forget everything first.
     """
-    if _known(database) == set(listed):
+    if not anew and _known(database) == set(listed):
         return
     database.execute("BEGIN IMMEDIATE")
     try:
+        if anew:
+            clear(database)
         known = _known(database)  # again: another process may have done it meanwhile
         _forget(database, [old.path for old in known - set(listed)])
         keys = _Keys.of(database)
@@ -58,13 +63,24 @@ def update(database: sqlite3.Connection, listed: Sequence[Listed]) -> None:
         raise
 
 
+def _stored(path: str) -> str | bytes:
+    """A path as the tables hold it, `os.fsdecode` takes it back: text, or the bytes where they are no UTF-8."""
+    return path if path == escaped(path) else os.fsencode(path)
+
+
+def _row(listed: Listed) -> tuple[str | bytes | int, ...]:
+    path, *others = astuple(listed)
+    return _stored(path), *others
+
+
 def _known(database: sqlite3.Connection) -> set[Listed]:
-    return {Listed(*row) for row in database.execute("SELECT path, size, mtime_ns, inode, origin FROM files")}
+    rows = database.execute("SELECT path, size, mtime_ns, inode, origin FROM files")
+    return {Listed(os.fsdecode(path), *others) for path, *others in rows}
 
 
 def _forget(database: sqlite3.Connection, paths: Iterable[str]) -> None:
     for path in paths:
-        (key,) = database.execute("SELECT key FROM files WHERE path = ?", (path,)).fetchone()
+        (key,) = database.execute("SELECT key FROM files WHERE path = ?", (_stored(path),)).fetchone()
         for table in ("points", "training"):
             database.execute(f"DELETE FROM {table} WHERE file = ?", (key,))  # noqa: S608  # names from the line above
         database.execute("DELETE FROM files WHERE key = ?", (key,))
@@ -79,10 +95,10 @@ def _add(database: sqlite3.Connection, listed: Listed, keys: _Keys) -> None:
         record = parse_record(data, stem=path.stem, path=listed.path, origin=listed.origin)
     except (OSError, InvalidConfigError, RecordError) as error:
         reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-        database.execute(ADD_FILE, (*astuple(listed), digest, None, None, None, reason))
+        database.execute(ADD_FILE, (*_row(listed), digest, None, None, None, escaped(reason)))
         return
     run = record.run
-    about = (*astuple(listed), digest, run.id, run.date, json.dumps(asdict(run)), None)
+    about = (*_row(listed), digest, run.id, run.date, json.dumps(asdict(run)), None)
     _add_results(database, database.execute(ADD_FILE, about).lastrowid or 0, record, keys)
 
 
@@ -115,8 +131,8 @@ def _facts_key(database: sqlite3.Connection, facts: str, keys: _Keys) -> int:
 
 def _resolve(database: sqlite3.Connection) -> None:
     """Show every run once: of files with the same run the committed one, of copies under other names the first; say what is left out."""
-    shown: dict[str, tuple[str, str]] = {}  # run id to path and content
-    contents: dict[str, str] = {}  # content to path
+    shown: dict[str, tuple[str | bytes, str]] = {}  # run id to path and content
+    contents: dict[str, str | bytes] = {}  # content to path
     verdicts = []
     found = database.execute("SELECT key, path, digest, run FROM files WHERE run IS NOT NULL ORDER BY origin, path")
     for key, path, digest, run in found.fetchall():
@@ -132,6 +148,6 @@ def _resolve(database: sqlite3.Connection) -> None:
     database.executemany("UPDATE files SET shown = ?, reason = ? WHERE key = ?", verdicts)
 
 
-def _short(path: str) -> str:
+def _short(path: str | bytes) -> str:
     """Folder and name: the whole path is this machine's own."""
-    return "/".join(Path(path).parts[-2:])
+    return escaped("/".join(Path(os.fsdecode(path)).parts[-2:]))

@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonew_autotune.store.files import write_atomically
-from sonew_perf.errors import RecordError
-from sonew_perf.records import machines
-from sonew_perf.records.files import Entry, document
+from sonew_perf.records.files import OUTPUT_FIX, Entry, write_text
 from sonew_perf.records.model import Run
-from sonew_perf.records.runs import FIELDS, store_folder, write_run
+from sonew_perf.records.runs import record_text, store_folder, write_run
 
-
-def record_text(run: Run, entries: Sequence[Entry], *, named: bool = True) -> str:
-    """The record as JSON text; without its id where a file's name decides what it is called."""
-    about = {name: getattr(run, name) for name in FIELDS if named or name != "id"}
-    return document(entries, about | {"machine": machines.describe(run.machine)})
+__all__ = ["Place", "keep", "record_text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +40,7 @@ def keep(run: Run, entries: Sequence[Entry], place: Place) -> list[Path]:
     """
     written = []
     if place.output is not None:
-        try:
-            place.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place.output, record_text(run, entries, named=False))
-        except OSError as error:
-            msg = f"{place.output} cannot be written: {error}. Pass a writable --output."
-            raise RecordError(msg) from error
-        written.append(place.output)
+        written.append(write_text(place.output, record_text(run, entries, named=False), fix=OUTPUT_FIX))
     if place.stores:
         written.append(write_run(place.folder, run, entries))
     return written

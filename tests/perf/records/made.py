@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sonew_perf.records.index import Index
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Run
 from sonew_perf.records.runs import write_run
@@ -28,6 +29,7 @@ NANOSECONDS: Final[Mapping[str, float]] = {  # per element of a large tensor
     "SONew band 4": 3.7,
 }
 PEERS: Final = ("AdamW fused", "copy")
+TORN: Final = b'{"schema_version": 1, "entries": [{"case": "SONew ba'
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +121,25 @@ def make_store(folder: Path, *, series: int, runs: int, seed: int = 0, step: Ste
         write_run(folder, run, entries)
         made.append(run.id)
     return made
+
+
+def everything(index: Index) -> dict[str, Any]:
+    """All that an index says, as plain values; without what tells the moment of its making."""
+    series = index.series()
+    return {
+        "runs": index.runs(),
+        "series": series,
+        "points": [index.points(one.id) for one in series],
+        "summaries": sorted(index.summary_points(), key=lambda point: (point.series, point.run)),
+        "last": sorted(index.last_points().items()),
+        "problems": index.problems(),
+        "training": index.training_entries(),
+        "revision": index.revision,
+    }
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file as a writer does."""
+    beside = path.with_suffix(".new")
+    beside.write_bytes(content)
+    beside.replace(path)

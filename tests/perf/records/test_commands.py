@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sonew_perf.cli import records
 from sonew_perf.records.index import Index
-from sonew_perf.records.runs import read_pins, write_run
+from sonew_perf.records.runs import changing, read_pins, write_run
 from tests.perf.records.made import made_run, step_entry
 
 APP = typer.Typer()
@@ -47,6 +50,64 @@ def test_runs_are_listed_with_what_was_left_out_and_nothing_foreign_reaches_the_
     assert {(entry["points"], entry["failed"], entry["machine"]["device"]) for entry in own} == {(2, 0, "AMD EPYC")}
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_ids_are_whole_however_narrow_the_console_is(store: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    longest = "x" * 128
+    write_run(store, made_run(5, id=longest, label="a long label of several words " * 5), [])
+    monkeypatch.setenv("COLUMNS", "40")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    lines = _call("runs").stdout.splitlines()
+    assert {line.split()[-1] for line in lines if line.split()} >= {*IDS, longest}
+    (own,) = (line for line in lines if line.endswith(IDS[0]))
+    assert len(own) > 40, "the label was squeezed, not the id"
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_hostile_file_breaks_no_command(store: Path) -> None:
+    half = step_entry("copy", 8, [], status="failed", reason="\ud800")
+    (store / "runs" / "half.json").write_text(json.dumps({"schema_version": 1, "entries": [half]}))
+    (store / "runs" / os.fsdecode(b"\xff.json")).write_text("{}")
+    shown = _call("runs")
+    assert shown.exit_code == 0, shown.output
+    assert f"{store}/runs/half.json: not readable as JSON (a text has '\\ud800', half of a character)" in shown.output
+    assert f"{store}/runs/\\udcff.json: " in shown.output
+    for arguments in (("runs", "--json"), ("export",), ("pin", IDS[0]), ("gc", "--keep-last", "1"), ("unpin", IDS[0])):
+        assert _call(*arguments).exit_code == 0, arguments
+
+
+def test_the_index_is_made_anew_at_will(store: Path) -> None:
+    assert "anew" not in _call("runs").stderr
+    index = Index.open(store)
+    made = f"{len(index.runs())} runs, {len(index.series())} series, {len(index.summary_points())} points."
+    result = _call("runs", "--rebuild", "--json")
+    assert result.stderr.startswith("The index was made anew in ")
+    assert result.stderr.splitlines()[0].endswith(f" s: {made}")
+    assert {run.id for run in index.runs()} == {entry["id"] for entry in json.loads(result.stdout)["entries"]}
+
+
+@pytest.mark.parametrize("note", ["x" * 20_001, "caf\udce9"])
+def test_a_note_that_could_not_be_read_again_is_refused_and_the_pins_stay(store: Path, note: str) -> None:
+    assert _call("pin", IDS[0], "--note", "why").exit_code == 0
+    refused = _call("pin", IDS[1], "--note", note)
+    assert (refused.exit_code, "the note" in refused.output) == (2, True)
+    assert set(read_pins(store)) == {IDS[0]}
+    assert _call("unpin", IDS[0]).exit_code == 0
+
+
+def test_a_run_that_is_dropped_before_the_pins_are_held_is_not_pinned(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        with changing(folder):
+            (store / "runs" / f"{IDS[0]}.json").unlink()  # what gc did while it held them
+            yield
+
+    monkeypatch.setattr(records, "changing", late)
+    result = _call("pin", IDS[0])
+    assert (result.exit_code, "is none of the" in result.output) == (2, True)
+    assert read_pins(store) == {}
+
+
 def test_a_pinned_run_outlives_gc_and_an_unpinned_one_does_not(store: Path) -> None:
     assert _call("pin", IDS[0], "--note", "the release").exit_code == 0
     assert read_pins(store)[IDS[0]].note == "the release"
@@ -78,11 +139,20 @@ def test_points_are_exported_to_the_terminal_or_a_file(store: Path, tmp_path: Pa
     printed = _call("export", "--series", "SONew band 1: step, one tensor, 8 ")
     assert printed.exit_code == 0, printed.output
     assert [line.split(",")[0] for line in printed.stdout.splitlines()] == ["run", *IDS]
+    assert printed.stderr == "4 points of 4 runs.\n"
     path = tmp_path / "deep" / "points.json"
     assert _call("export", "--format", "json", "--output", path, "--series", "tensor, 8 elements").exit_code == 0
     assert len(json.loads(path.read_text())["entries"]) == 8
     assert _call("export", "--format", "asv", "--output", tmp_path / "asv", "--store", store).exit_code == 0
     assert (tmp_path / "asv" / "benchmarks.json").exists()
+
+
+def test_an_export_without_runs_says_so(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_run(other, made_run(7, commit=""), [step_entry("alone", 8, [1.0])])
+    result = _call("export", "--format", "asv", "--output", tmp_path / "asv", "--series", "alone", "--store", other)
+    assert (result.exit_code, result.stderr) == (0, "0 points of 0 runs. asv wants a commit, and none of these runs has one.\n")
+    assert _call("export", "--format", "otava-csv", "--series", "alone", "--store", other).stderr == "1 points of 1 runs.\n"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from sonew_perf.errors import RecordError
 from sonew_perf.records import asv
-from sonew_perf.records.exporting import COLUMNS, chosen, safe_cell, to_csv, to_json, to_otava
+from sonew_perf.records.exporting import COLUMNS, Exported, chosen, safe_cell, to_csv, to_json, to_otava
 from sonew_perf.records.index import Index
 from sonew_perf.records.runs import write_run
 from tests.perf.records.made import fake_commit, made_run, step_entry
@@ -35,9 +35,10 @@ def _lines(text: str) -> list[dict[str, str]]:
 
 
 def test_csv_has_a_line_per_point_whose_numbers_are_the_records(index: Index) -> None:
-    lines = _lines(to_csv(index))
+    exported = to_csv(index)
+    lines = _lines(exported.text)
     assert tuple(lines[0]) == COLUMNS
-    assert len(lines) == 6
+    assert (exported.runs, exported.points, len(lines)) == (3, 6, 6)
     copies = [line for line in lines if line["case"] == "copy" and line["measure"] == "time"]
     assert [line["run"] for line in copies] == [made_run(number).id for number in range(3)]
     assert [line["commit"] for line in copies] == [fake_commit(0), fake_commit(1), ""]
@@ -48,7 +49,7 @@ def test_csv_has_a_line_per_point_whose_numbers_are_the_records(index: Index) ->
 
 
 def test_no_cell_is_a_formula(index: Index) -> None:
-    text = to_csv(index)
+    text = to_csv(index).text
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in csv.reader(io.StringIO(text)) for cell in row)
     (failed,) = (line for line in _lines(text) if line["status"] == "failed")
     assert (failed["case"], failed["reason"], failed["median"], failed["n"]) == ("'=SUM(A1)", "'-1+1|cmd", "", "0")
@@ -56,7 +57,9 @@ def test_no_cell_is_a_formula(index: Index) -> None:
 
 
 def test_json_has_the_samples_too(index: Index) -> None:
-    document = json.loads(to_json(index, "copy"))
+    exported = to_json(index, "copy")
+    document = json.loads(exported.text)
+    assert (exported.runs, exported.points, len(document["entries"])) == (3, 4, 4)
     assert document["schema_version"] == 1
     timed = [entry for entry in document["entries"] if entry["unit"] == "ms"]
     assert [entry["samples"] for entry in timed] == [SAMPLES, [2.0], [9.0]]
@@ -76,18 +79,20 @@ def test_a_series_is_chosen_by_its_id(index: Index) -> None:
 
 def test_otava_gets_a_line_per_run_without_gaps(index: Index) -> None:
     step = next(one for one in chosen(index, "copy") if one.unit == "ms")
-    header, *rows = csv.reader(io.StringIO(to_otava(index, step.id)))
+    exported = to_otava(index, step.id)
+    header, *rows = csv.reader(io.StringIO(exported.text))
+    assert (exported.runs, exported.points) == (3, 3)
     assert header == ["time", "run", "commit", f"{step.title} [ms] {step.id}"]
     assert [float(row[3]) for row in rows] == [2.5, 2.0, 9.0]
     assert [row[0] for row in rows] == [made_run(number).date for number in range(3)]
-    assert [row[1] for row in csv.reader(io.StringIO(to_otava(index, "copy")))] == ["run", made_run(1).id]
+    assert [row[1] for row in csv.reader(io.StringIO(to_otava(index, "copy").text))] == ["run", made_run(1).id]
     with pytest.raises(RecordError, match=r"no run has all of the 3 series.*--series"):
         to_otava(index)
 
 
 def test_asv_gets_its_own_folder_of_results(index: Index, tmp_path: Path) -> None:
     folder = tmp_path / "asv"
-    assert asv.write(index, folder) == 2, "the run without a commit has no place there"
+    assert asv.write(index, folder) == Exported(runs=2, points=5), "the run without a commit has no place there"
     benchmarks = json.loads((folder / "benchmarks.json").read_text())
     assert benchmarks.pop("version") == 2
     assert {name: about["name"] for name, about in benchmarks.items()} == {name: name for name in benchmarks}
@@ -106,10 +111,11 @@ def test_asv_gets_its_own_folder_of_results(index: Index, tmp_path: Path) -> Non
     assert result["results"].keys() < benchmarks.keys()
 
 
-def test_of_several_runs_of_a_commit_the_newest_is_what_asv_gets(tmp_path: Path) -> None:
-    for number in (1, 3, 2):
-        write_run(tmp_path, made_run(number, commit=fake_commit(0)), [step_entry("copy", 8, [float(number)])])
-    assert asv.write(Index.open(tmp_path, None), tmp_path / "asv") == 1
+def test_of_several_runs_of_a_commit_asv_gets_the_newest_of_the_commit_itself(tmp_path: Path) -> None:
+    for number in (1, 3, 2, 4):
+        run = made_run(number, commit=fake_commit(0), modified=number == 4)
+        write_run(tmp_path, run, [step_entry("copy", 8, [float(number)])])
+    assert asv.write(Index.open(tmp_path, None), tmp_path / "asv") == Exported(runs=1, points=1)
     (path,) = (tmp_path / "asv").glob("*/*-sonew-perf.json")
     ((row),) = json.loads(path.read_text())["results"].values()
     assert row[0] == pytest.approx([0.003])

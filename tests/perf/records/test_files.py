@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonew_perf.errors import RecordError
-from sonew_perf.records.files import Entry, document, read_entries, write_entries
+from sonew_perf.records.files import Entry, document, read_entries, write_entries, write_text
 
 ENTRIES: list[Entry] = [{"case": "a", "samples_ms": [1.25, 1e-7]}, {"case": "b", "loss": None}]
 
@@ -40,6 +40,13 @@ def test_a_write_that_fails_leaves_the_old_record_and_no_litter(tmp_path: Path, 
         write_entries(path, [])
     assert read_entries(path) == ENTRIES
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_is_written_into_a_new_folder_and_an_error_says_the_callers_fix(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "new" / "text", "a\n", fix="Do this.")
+    assert path.read_text() == "a\n"
+    with pytest.raises(RecordError, match=r"text/below cannot be written: .* Do this\.$"):
+        write_text(path / "below", "b", fix="Do this.")
 
 
 def test_a_number_json_cannot_say_is_refused_before_anything_is_touched(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def test_nothing_is_dropped_while_nobody_can_tell_what_must_stay(store: Path, na
         plan_gc(store, keep_last=1, baselines=None)
 
 
+def test_a_comparison_whose_name_is_no_text_keeps_its_runs(store: Path) -> None:
+    _comparison(store, IDS[0])
+    (store / "compares" / "one.json").rename(store / "compares" / os.fsdecode(b"\xff.json"))
+    assert plan_gc(store, keep_last=1, baselines=None).kept[IDS[0]] == r"named by comparison \udcff"
+
+
 def test_files_of_killed_writers_go_once_they_are_old(store: Path) -> None:
     old, new = (store / "runs" / f".run.json.{name}.tmp" for name in ("old", "new"))
     for path in (old, new):
@@ -123,7 +129,7 @@ def test_files_of_killed_writers_go_once_they_are_old(store: Path) -> None:
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_tags_are_those_of_the_checkout(tmp_path: Path) -> None:
+def test_tags_are_those_of_the_checkout_also_inside_a_hook_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
         command = ["git", "-C", str(tmp_path), *settings, *arguments]
@@ -136,6 +142,7 @@ def test_tags_are_those_of_the_checkout(tmp_path: Path) -> None:
         commits.append(git("rev-parse", "HEAD"))
     git("tag", "plain", commits[0])
     git("tag", "-a", "-m", "x", "annotated", commits[1])
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))  # as git sets it for its hooks
     assert {commit in tagged_commits(tmp_path) for commit in commits[:2]} == {True}
     assert commits[2] not in tagged_commits(tmp_path)
     with pytest.raises(RecordError, match="Leave out --keep-tagged"):

@@ -85,6 +85,26 @@ def test_pins_come_back_and_broken_ones_are_refused(tmp_path: Path) -> None:
             read_pins(tmp_path)
 
 
+@pytest.mark.parametrize(("note", "said"), [("x" * 20_001, "note has 20001 characters"), ("caf\udce9", "no UTF-8")])
+def test_pins_that_could_not_be_read_again_are_not_written(tmp_path: Path, note: str, said: str) -> None:
+    write_pins(tmp_path, {"a": Pin("a", "x" * 20_000)})
+    before = read_pins(tmp_path)
+    with pytest.raises(RecordError, match=said):
+        write_pins(tmp_path, {**before, "b": Pin("b", note)})
+    with pytest.raises(RecordError, match="run id has 301 characters"):
+        write_pins(tmp_path, {"x" * 301: Pin("x" * 301)})
+    assert read_pins(tmp_path) == before
+
+
+def test_a_run_whose_words_have_foreign_bytes_can_be_read_again(tmp_path: Path) -> None:
+    run = made_run(0, label="caf\udce9", command="sonew-perf run --label 'caf\udce9 \N{GRINNING FACE}'")
+    write_run(tmp_path, run, [step_entry("copy", 8, [0.1], status="failed", reason="no file \udcff")])
+    index = Index.open(tmp_path, None)
+    ((found,), (point,)) = index.runs(), index.summary_points()
+    assert (found.label, found.command) == ("caf?", "sonew-perf run --label 'caf? \N{GRINNING FACE}'")
+    assert (point.reason, index.problems()) == ("no file ?", [])
+
+
 def test_a_writer_that_is_killed_leaves_whole_runs_only(tmp_path: Path) -> None:
     rng = random.Random(7)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'perf'}:{ROOT / 'kernels'}"}
