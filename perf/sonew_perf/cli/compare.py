@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from sonew.errors import InvalidConfigError
 from sonew_autotune.problems import MODELS
 from sonew_autotune.settings import Exit
-from sonew_perf.cli.options import Device, Json, Store, among, exit_codes, find, print_lines
+from sonew_autotune.store.files import prepare_folder
+from sonew_perf.cli.options import Device, Json, Output, Store, among, exit_codes, find, print_lines
 from sonew_perf.compare import report
 from sonew_perf.compare.cases import EFFORTS, FRAMEWORKS, Case, chosen_cases
 from sonew_perf.compare.comparison import Progress as Steps
@@ -138,6 +139,9 @@ def compare(
         if inject and where.type != "cpu":
             msg = f"inject={inject:g} on a {where.type} device is not allowed: waiting on the host slows no GPU down. Pass --device cpu."
             raise InvalidConfigError(msg)
+        folder = store or store_folder()
+        for place in [*([folder] if keep else []), *(path.absolute().parent for path in (output, markdown) if path is not None)]:
+            prepare_folder(place, subject=str(place), fix=FIX)  # before, not after minutes of measuring
         started, load = time.monotonic(), round(os.getloadavg()[0], 2)
         limits, slowdowns = Limits(started + budget, _memory_of_a_side(where.type)), (0.0, inject / 100)
         with _subjects(sides, (python_base, python_head), environment, slowdowns) as (first, second), _progress() as steps:
@@ -160,11 +164,11 @@ def compare(
             seconds=time.monotonic() - started,
             command=repeat_command(sys.argv[1:]),
         )
-        written = [store_record(store or store_folder(), record)] if keep else []
+        written = [store_record(folder, record)] if keep else []
         written += [write_record(output, record)] if output is not None else []
         if markdown is not None:
             write_text(markdown, report.markdown(record), fix=FIX)
-    _show(record, written, as_json=as_json)
+        _show(record, written, as_json=as_json)
     raise typer.Exit(Exit.INTERRUPTED if limits.stopped == INTERRUPTED else exit_code(judged, settings.fail_on))
 
 
@@ -172,7 +176,7 @@ def _show(record: dict[str, Any], written: Sequence[Path], *, as_json: bool) -> 
     if as_json:
         typer.echo(document(record), nl=False)
     else:
-        console = Console()
+        console = Output()
         console.print(report.table(record))
         print_lines(console, report.conclusion(record))
     print_lines(Console(stderr=True), [f"Record: {path}" for path in written])

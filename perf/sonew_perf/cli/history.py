@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sonew_autotune.commands.text import printable
 from sonew_autotune.settings import Exit
-from sonew_perf.cli.options import Json, Store, among, exit_codes, print_lines
+from sonew_perf.cli.options import Json, Output, Store, among, exit_codes, print_lines
 from sonew_perf.errors import RecordError
 from sonew_perf.history import report
 from sonew_perf.history.regressions import History, Regression, histories, newest_first, regressions_of
@@ -71,14 +70,14 @@ def history(
             some = ", ".join(sorted({one.series.title for one in found})[:3])
             msg = f"no series is like this; there are {len(found)}, for example {printable(some)}. Leave out a filter."
             raise RecordError(msg)
-    shown = [one for one in chosen if one.analysis.changes or not changed]
-    if as_json:
-        typer.echo(files.document([report.history_entry(one) for one in shown]), nl=False)
-    else:
-        machines = {run.machine.id: run.machine.name for run in runs.values()}
-        console = Console()
-        for one in shown:
-            print_lines(console, report.history_lines(one, runs, machines.get(one.series.machine, one.series.machine)))
+        shown = [one for one in chosen if one.analysis.changes or not changed]
+        if as_json:
+            typer.echo(files.document([report.history_entry(one) for one in shown]), nl=False)
+        else:
+            machines = {run.machine.id: run.machine.name for run in runs.values()}
+            console = Output()
+            for one in shown:
+                print_lines(console, report.history_lines(one, runs, machines.get(one.series.machine, one.series.machine)))
     _finish(chosen)
 
 
@@ -112,13 +111,13 @@ def regressions(
         if change is not None:
             _set(folder, listed, *change, note=note, author=os.environ.get("USER", "") if author is None else author)
             listed = _listed(found, runs, folder)
-    shown = [one for one in listed if not state or one.state in state]
-    if as_json:
-        typer.echo(files.document([asdict(one) for one in shown]), nl=False)
-    else:
-        console = Console()
-        console.print(report.regressions_table(shown))
-        print_lines(console, [line for one in shown for line in report.regression_lines(one)])
+        shown = [one for one in listed if not state or one.state in state]
+        if as_json:
+            typer.echo(files.document([asdict(one) for one in shown]), nl=False)
+        else:
+            console = Output()
+            console.print(report.regressions_table(shown))
+            print_lines(console, [line for one in shown for line in report.regression_lines(one)])
     if fail and any(one.unsettled for one in listed):
         raise typer.Exit(Exit.CHECK_FAILED)
     if change is None:

@@ -21,6 +21,7 @@ from sonew_perf.jax import report as jax_report
 from sonew_perf.jax.request import ADAMW, XLA, JaxTiming, Method
 from sonew_perf.machine import describe, headline
 from sonew_perf.records import files
+from sonew_perf.records.checks import LONGEST_NAME, shown
 from sonew_perf.steps import host as host_time
 from sonew_perf.steps.cases import wanted_cases, whole_model
 from sonew_perf.steps.workloads import one_tensor
@@ -36,6 +37,22 @@ JAX_BANDS: Final = [0, 1, 4]
 TUNINGS: Final = ["on"]
 
 
+def _seconds(value: float | None) -> float | None:
+    """A check for a number of seconds."""
+    if value is not None and not value > 0:
+        msg = f"{value:g} is no number of seconds above 0"
+        raise typer.BadParameter(msg)
+    return value
+
+
+def _word(value: str) -> str:
+    """A check for what a record says in a line of its own."""
+    if len(value) > LONGEST_NAME or not value.isprintable():
+        msg = f"{shown(value)} of {len(value)} characters is not allowed: at most {LONGEST_NAME}, all printable"
+        raise typer.BadParameter(msg)
+    return value
+
+
 def run(
     *,
     effort: Annotated[
@@ -43,6 +60,10 @@ def run(
     ] = EFFORTS[0],
     only: Annotated[list[str] | None, typer.Option(help="Groups of the effort whose names match, as 'step/*'; repeatable.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Only groups that these very sources were not measured in yet.")] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds for the whole run: what does not fit is skipped; without it as long as it takes.", callback=_seconds),
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Print groups, cases and estimated seconds; measure nothing.")] = False,
     size: Annotated[int | None, typer.Option(min=1, help=f"{ONE}: a tensor of so many elements.")] = None,
     model: Annotated[
@@ -61,26 +82,27 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Write the record to this file, replacing it, instead of the store.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of runs; by default the user's, or SONEW_PERF_STORE.")] = None,
     no_store: Annotated[bool, typer.Option("--no-store", help="Print only.")] = False,
-    label: Annotated[str, typer.Option(help="A word of your own for the run.")] = "",
+    label: Annotated[str, typer.Option(help="A word of your own for the run.", callback=_word)] = "",
 ) -> None:
     """Measure this machine: steps in torch and JAX beside AdamW and a copy, their phases, the host's part, imports, the tuner.
 
-    Groups of cases take turns, each group in a process of its own. What is wrong is not timed; what fails or cannot run is a result. With
-    --size, --model, --band, --tuning or --reference: one step over one workload (4 Mi elements), as a table.
+    Groups of cases take turns, each group in a process of its own. What is wrong is not timed; what fails or cannot run is a result. A
+    group is skipped when --budget has less left than it is estimated to take, and stopped at its end, so that the run exceeds it by 10
+    seconds at most. With --size, --model, --band, --tuning or --reference: one step over one workload (4 Mi elements), as a table.
     """
     with exit_codes():
         place = Place(output=output, store=store, no_store=no_store)
         named = {"--size": size, "--model": model, "--band": band, "--tuning": tuning, "--reference": reference}
         narrowed = [name for name, value in named.items() if value not in (None, [])]
         if not narrowed:
-            chosen = suite.Choice(effort=effort, only=tuple(only or ()), device=device, rounds=rounds, once=once)
+            chosen = suite.Choice(effort=effort, only=tuple(only or ()), device=device, rounds=rounds, once=once, budget=budget)
             if listing:
                 suite.list_suite(chosen, as_json=as_json)
             else:
                 suite.run_suite(chosen, place, label=label, as_json=as_json)
             return
-        if only or once or listing or effort != EFFORTS[0]:
-            msg = f"{narrowed[0]} asks for one group, and --effort, --only, --once and --list choose among many. Leave out either."
+        if only or once or listing or budget is not None or effort != EFFORTS[0]:
+            msg = f"{narrowed[0]} asks for one group, and --effort, --only, --once, --budget and --list are for many. Leave out either."
             raise InvalidConfigError(msg)
         wanted = wanted_cases(list(dict.fromkeys(band or BANDS)), list(dict.fromkeys(tuning or TUNINGS)), reference=reference is not False)
         workload = whole_model(model) if model is not None else one_tensor(size or SIZE)

@@ -138,11 +138,6 @@ def wanted_cases(
     return [*peers, COPY, *ours, *plain]
 
 
-def cases(workload: Workload, device: torch.device, bands: Sequence[int], tunings: Sequence[str], *, reference: bool) -> list[TimedCase]:
-    """`wanted_cases`, built."""
-    return [wanted.build(workload, device) for wanted in wanted_cases(bands, tunings, reference=reference)]
-
-
 def phase_works(optimizer: SONew) -> dict[str, Work]:
     """The phases of a stepped optimizer's one launch group, each callable over and over once the prologue has run.
 

@@ -22,6 +22,8 @@ from sonew_perf.sources import read_source
 from sonew_perf.system import describe_host
 
 PROGRAM: Final = "sonew-perf"
+PLACES: Final = ("--output", "--store", "--markdown")  # options whose value is where something goes: a path of this machine
+NOT_AGAIN: Final = ("--once", "--no-store")  # --once would find everything measured
 SEED: Final = 0  # of the order inside the rounds: the default of `measure.interleave`
 
 
@@ -42,8 +44,14 @@ def describe_machine(device: str) -> Machine:
 
 
 def repeat_command(arguments: Sequence[str]) -> str:
-    """The line that does the same again, for a shell."""
-    return shlex.join([PROGRAM, *arguments])
+    """The line that does the same again, for a shell: without what says where results go, and without --once."""
+    kept, rest = [PROGRAM], iter(arguments)
+    for argument in rest:
+        if argument in PLACES:
+            next(rest, None)
+        elif argument not in NOT_AGAIN and argument.partition("=")[0] not in PLACES:
+            kept.append(argument)
+    return shlex.join(kept)
 
 
 def new_run(machine: Machine, *, arguments: Sequence[str], label: str, now: datetime | None = None, root: Path = ROOT) -> Run:

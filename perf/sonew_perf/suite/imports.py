@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,25 +28,25 @@ PROGRAM: Final = "import sys, time; start = time.perf_counter(); import {module}
 LONGEST_S: Final = 60.0
 ENVIRONMENT: Final = {"JAX_PLATFORMS": "cpu"}  # an import opens no device; this one keeps it so
 
-Import = Callable[[str], float | Failure]
+Import = Callable[[str, float], float | Failure]
 
 
-def import_once(module: str) -> float | Failure:
-    """Seconds that a fresh interpreter takes to import a module, its own start left out."""
-    done: Finished = run_process([sys.executable, "-c", PROGRAM.format(module=module)], LONGEST_S, ENVIRONMENT)
+def import_once(module: str, limit: float) -> float | Failure:
+    """Seconds that a fresh interpreter takes to import a module, its own start left out; it is stopped after `limit` seconds."""
+    done: Finished = run_process([sys.executable, "-c", PROGRAM.format(module=module)], limit, ENVIRONMENT)
     if done.status is None:
-        return Failure("timeout", f"import {module} took more than {LONGEST_S:.0f} s")
+        return Failure("timeout", f"import {module} had not ended after {max(limit, 0.0):.0f} s, the process was stopped")
     if done.status != 0:
         return Failure("error", done.tail[-1] if done.tail else f"import {module} ended with status {done.status}")
     return float(json.loads(done.tail[-1]))
 
 
-def measure_imports(framework: str, rounds: int, *, once: Import = import_once) -> list[Entry] | Failure:
+def measure_imports(framework: str, rounds: int, seconds: float = math.inf, *, once: Import = import_once) -> list[Entry] | Failure:
     """Time the imports of a framework and of ours on it.
 
     Args:
         framework: a key of `MODULES`. rounds: samples per module; one more before them warms the system's file cache.
-        once: seconds of one import.
+        seconds: for everything. once: seconds of one import, within a limit.
 
     Returns:
         One entry per module, its ratio to the framework's own import in the same rounds and what it takes beyond that ("beyond_ms", the
@@ -53,11 +55,12 @@ def measure_imports(framework: str, rounds: int, *, once: Import = import_once) 
     if framework and installed_version(framework) == "not installed":
         return Failure("error", f"{framework} is not installed: pip install 'sonew[{framework}]'")
     shared = {"load_before": round(os.getloadavg()[0], 2), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    end = time.monotonic() + seconds
     modules, order = MODULES[framework], random.Random(0)  # noqa: S311  # an order, not a secret
     times: dict[str, list[float]] = {module: [] for module in modules}
     for number in range(rounds + 1):
         for module in order.sample(modules, len(modules)):
-            took = once(module)
+            took = once(module, min(LONGEST_S, end - time.monotonic()))
             if isinstance(took, Failure):
                 return took
             if number:

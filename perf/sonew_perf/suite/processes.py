@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -57,15 +58,20 @@ def _listed(answer: list[Entry] | Failure) -> Answer:
     return answer if isinstance(answer, Failure) else Timed(answer, {})
 
 
-def run_group(group: Group, rounds: int, seconds: float) -> Answer:
+def run_group(group: Group, rounds: int, seconds: float, end: float = math.inf) -> Answer:
     """Run a group by its kind, in its turn: a tuner, or another run, on the same device is waited for, for as long again.
+
+    Args:
+        group: the group. rounds: samples per case. seconds: of its own, waiting left out.
+        end: `time.monotonic()` after which it is stopped, or waits no more.
 
     Raises:
         DeviceBusyError: the device was not free until then.
     """
     if group.what == TUNER:  # which takes a turn for each of its trials
-        return _listed(measure_tuner(group.device, seconds))
-    with turns_on(lock_of(device_name(group.device)))(time.monotonic() + seconds):
+        return _listed(measure_tuner(group.device, min(seconds, end - time.monotonic())))
+    with turns_on(lock_of(device_name(group.device)))(min(time.monotonic() + seconds, end)):
+        limit = min(seconds, end - time.monotonic())
         if group.what == IMPORT:
-            return _listed(measure_imports(group.framework, rounds))
-        return run_jax(group, rounds, seconds) if group.framework == "jax" else run_torch(group, rounds, seconds)
+            return _listed(measure_imports(group.framework, rounds, limit))
+        return run_jax(group, rounds, limit) if group.framework == "jax" else run_torch(group, rounds, limit)

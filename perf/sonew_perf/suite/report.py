@@ -12,7 +12,7 @@ from sonew_perf.records.files import Entry
 from sonew_perf.suite.estimates import estimate_s
 from sonew_perf.suite.groups import HOST, IMPORT, PHASE, STEP, TUNER, Group
 from sonew_perf.suite.run import DONE
-from sonew_perf.suite.stored import Ratios
+from sonew_perf.suite.stored import Stored
 from sonew_perf.tables import MEBI, multiple, plain_table, titled
 
 PEERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -24,10 +24,13 @@ PEERS: Final[Mapping[str, tuple[str, ...]]] = {
     TUNER: (),
 }
 HEADERS: Final = {"AdamW fused": "x AdamW", "AdamW fused bare": "x bare", "optax.adamw": "x adamw"}
+OTHER: Final = "*"  # one letter: the tables have 80 columns
+OTHER_NOTE: Final = "*: the newest committed number of another machine; this one has none yet."
 LEAST_WITH_INTERVAL: Final = 0.1  # below it two decimals say nothing
 NOTES: Final = (
     "ms: median; spread: 20th to 80th percentile over the median; x: median of the per-round ratios, of the first peer with its 95 % "
-    "interval; stored: the same ratio in the newest run before this one on this machine; MiB: peak memory."
+    "interval; stored: the same ratio in the newest run before this one on this machine, or where there is "
+    "none, with a *, in the newest committed record of another one; MiB: peak memory."
 )
 
 
@@ -56,33 +59,36 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= LEAST_WITH_INTERVAL else f"{ratio:.1g}"
 
 
-def _cells(group: Group, entry: Entry, stored: Ratios) -> list[str]:
+def _cells(group: Group, entry: Entry, stored: Stored) -> list[str]:
     if entry.get("status", DONE) != DONE:
         return [_name(group, entry), entry["status"]]
     median, spread = _milliseconds(entry)
     cells = [_name(group, entry), f"{median:.4g}", f"{spread:.0%}"]
     for number, peer in enumerate(_peers(group)):
-        name, before = _find(entry["against"], peer), _find(stored, peer)
+        name, before = _find(entry["against"], peer), _find(stored.ratios, peer)
         if name is None:
             cells += ["-", "-"]
         else:
             ratio = entry["against"][name]
             cells.append(_short(ratio["median"]) if number or ratio["median"] < LEAST_WITH_INTERVAL else multiple(ratio))
-            cells.append("-" if before is None or name == entry["case"] else _short(stored[before]))
+            cells.append("-" if before is None or name == entry["case"] else f"{_short(stored.ratios[before])}{OTHER * stored.elsewhere}")
     peak = entry.get("peak_bytes")
     return [*cells, "-" if peak is None else f"{peak / MEBI:.1f}"]
 
 
-def group_table(group: Group, entries: Sequence[Entry], stored: Sequence[Ratios]) -> Lines:
+def group_table(group: Group, entries: Sequence[Entry], stored: Sequence[Stored]) -> Lines:
     """One row per case of a group."""
     headers = ["case", "ms", "spread"]
     for peer in _peers(group):
         headers += [HEADERS.get(peer, f"x {peer}"), "stored"]
     table = plain_table([*headers, "MiB"])
+    marked = False
     for entry, before in zip(entries, stored, strict=True):
         ours = entry["case"].startswith("SONew") or entry["case"].startswith("sonew")
-        table.add_row(*_cells(group, entry, before), style="bold" if ours else None)
-    return titled(group.name, table)
+        cells = _cells(group, entry, before)
+        marked |= any(cell.endswith(OTHER) for cell in cells)
+        table.add_row(*cells, style="bold" if ours else None)
+    return titled(group.name, table, OTHER_NOTE if marked else "")
 
 
 def list_entries(groups: Sequence[Group], rounds: Callable[[Group], int]) -> list[Entry]:

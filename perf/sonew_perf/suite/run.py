@@ -11,12 +11,14 @@ from typing import Any, Final, Protocol
 import torch
 
 from sonew_autotune.trials.outcome import Failure
-from sonew_perf.entries import in_one_line, installed_version
+from sonew_autotune.trials.turns import DeviceBusyError
+from sonew_perf.entries import MESSAGE_CHARACTERS, in_one_line, installed_version
 from sonew_perf.gpu.identity import describe_device
 from sonew_perf.jax.ask import NO_JAX, jax_gpu_problem
 from sonew_perf.machine import describe
 from sonew_perf.records.files import Entry
-from sonew_perf.suite.estimates import limit_s, needed_bytes
+from sonew_perf.suite.budget import Budget
+from sonew_perf.suite.estimates import estimate_s, limit_s, needed_bytes
 from sonew_perf.suite.groups import HOST, IMPORT, Group
 from sonew_perf.suite.processes import run_group
 from sonew_perf.suite.torch_process import Answer
@@ -27,9 +29,11 @@ HOST_ROUNDS: Final = 3  # times as many: its samples are short
 IMPORT_ROUNDS: Final = 7
 SPARE: Final = 0.8  # share of the free memory that a group may take
 NO_GPU: Final = "no usable GPU"  # the device's name where there is none
+UNLIMITED: Final = Budget()
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
-Runner = Callable[[Group, int, float], Answer]
+Runner = Callable[[Group, int, float, float], Answer]
+"""Runs a group in so many rounds, within so many seconds and until a `time.monotonic()` at the latest."""
 Free = Callable[[str], int | None]
 About = Mapping[str, Any]
 
@@ -86,7 +90,7 @@ def _described(device: str, unusable: Mapping[str, str]) -> About:
 
 def _untimed(case: Entry, status: str, reason: str, machine: About) -> Entry:
     about = {"machine": dict(machine), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {**case, **about, "status": status, "reason": reason}
+    return {**case, **about, "status": status, "reason": reason[:MESSAGE_CHARACTERS]}
 
 
 def _complete(described: About, machine: About) -> About:
@@ -120,11 +124,19 @@ def _surroundings(when: str, device: str) -> Entry:
     return load if device == "cpu" else load | {f"sm_clock_{when}": describe_device(device)["clocks"].get("clocks.sm", "unknown")}
 
 
-def _attempt(runner: Runner, group: Group, rounds: int, machine: About) -> list[Entry]:
+def _skipped(group: Group, reason: str, machine: About) -> list[Entry]:
+    return [_untimed(case, SKIPPED, reason, machine) for case in group.cases]
+
+
+def _attempt(runner: Runner, group: Group, rounds: int, machine: About, budget: Budget) -> list[Entry]:
     try:
-        return entries_of(group, runner(group, rounds, limit_s(group, rounds)), machine)
+        answer = runner(group, rounds, limit_s(group, rounds), budget.end)
+        late = isinstance(answer, Failure) and answer.kind == "timeout"
+        made = entries_of(group, answer, machine)
     except Exception as error:  # noqa: BLE001  # the other groups go on
-        return entries_of(group, Failure("error", in_one_line(error)), machine)
+        late = isinstance(error, DeviceBusyError)
+        made = entries_of(group, Failure("error", in_one_line(error)), machine)
+    return _skipped(group, budget.cut, machine) if late and budget.cut else made
 
 
 def run_groups(
@@ -135,6 +147,7 @@ def run_groups(
     unusable: Mapping[str, str] | None = None,
     runner: Runner = run_group,
     free: Free = free_bytes,
+    budget: Budget = UNLIMITED,
 ) -> Iterator[list[Entry]]:
     """Run groups in order, and yield each one's entries as soon as it is done: what was yielded survives an interruption.
 
@@ -142,17 +155,18 @@ def run_groups(
         groups: what is run. rounds: of a group. told: who hears of it.
         unusable: why a device cannot be used, by its type: its groups are skipped.
         runner: runs a group within a time. free: bytes of memory that a device has left.
+        budget: of the whole run. A group that does not fit into what is left of it, or is stopped by its end, is skipped.
     """
     reasons = unusable or {}
     for group in groups:
         told.begin(group)
         began, machine = time.monotonic(), _described(group.device, reasons)
-        reason = why_not(group, reasons, free=free)
+        reason = why_not(group, reasons, free=free) or budget.refusal(estimate_s(group, rounds(group)))
         if reason is not None:
-            entries = [_untimed(case, SKIPPED, reason, machine) for case in group.cases]
+            entries = _skipped(group, reason, machine)
         else:
             before = _surroundings("before", group.device)
-            made = _attempt(runner, group, rounds(group), machine)
+            made = _attempt(runner, group, rounds(group), machine, budget)
             around = before | _surroundings("after", group.device)
             entries = [entry | around for entry in made]
         told.end(group, entries, time.monotonic() - began)

@@ -15,9 +15,12 @@ from sonew_autotune.device import find_device
 from sonew_autotune.trials.outcome import Failure
 from sonew_perf.cli import app, options
 from sonew_perf.jax import ask as jax_process
+from sonew_perf.jax.request import ADAMW, XLA, JaxTiming, Method
 from sonew_perf.records.reading import read_run
 from sonew_perf.steps import runner
+from sonew_perf.steps.workloads import one_tensor
 from sonew_perf.training import runs as training
+from tests.perf.suite.made import MACHINE
 
 RATES = ("--lr", "1e-3", "--lr", "3e-3", "--lr", "9e-3")
 
@@ -68,10 +71,28 @@ def test_run_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: 
     assert all(len(entry["samples_ms"]) == 8 for entry in record["entries"])
 
 
-def test_jax_prints_the_table_and_writes_the_record_it_prints_as_json(tmp_path: Path) -> None:
+def test_jax_prints_the_table_and_writes_the_record_it_prints_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = dict.fromkeys(("sonew", "jax", "jaxlib", "optax", "python"), "known") | MACHINE
+    workload = {"name": "one tensor", "tensors": 1, "elements": 500, "dtype": "float32"}
+    shared = {"workload": workload, "machine": machine, "load_before": 0.1, "date": "2026-01-01T00:00:00+00:00", "baseline": ADAMW}
+    asked = []
+
+    def answer(timing: JaxTiming, _seconds: float) -> dict[str, Any]:
+        asked.append(timing)
+        ratio = {"median": 2.0, "low": 1.5, "high": 2.5}
+        times = {"samples_ms": [3.0] * 7, "median_ms": 3.0, "p20_ms": 3.0, "p80_ms": 3.0, "against": {ADAMW: ratio}}
+        entries = [{"case": method.case, **times, "state_bytes": 4000, "peak_bytes": 2**20} for method in timing.methods]
+        return {**shared, "entries": entries, "failures": {}}
+
+    monkeypatch.setattr(jax_process, "ask", answer)
     path = tmp_path / "speed.json"
-    printed = _call("jax", "--size", "500", "--band", "1", "--rounds", "7", "--json", "--output", path)
+    arguments = ("jax", "--size", "500", "--band", "1", "--rounds", "7")
+    shown = _call(*arguments)
+    assert "SONew band 1, XLA 3 0% 2.00 [1.50, 2.50] 8.0 1.0" in " ".join(shown.output.split())
+    printed = _call(*arguments, "--json", "--output", path)
     assert printed.exit_code == 0, printed.output
+    methods = (Method(family=ADAMW), Method(band=1, backend=XLA))
+    assert asked == [JaxTiming(workload=one_tensor(500), methods=methods, device="cpu", rounds=7)] * 2
     record = json.loads(printed.stdout)
     assert record == json.loads(path.read_text())
     assert [(entry["kind"], entry["case"]) for entry in record["entries"]] == [

@@ -109,3 +109,13 @@ def test_wrong_use_is_exit_code_2_with_the_fix(play: dict[str, float], arguments
     done = _call(*arguments, "--device", "cpu")
     assert done.exit_code == 2, done.output
     assert named in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(play: dict[str, float], tmp_path: Path) -> None:
+    assert play == {}
+    (tmp_path / "file").touch()
+    for option in ("--store", "--output", "--markdown"):
+        done = _call("HEAD", *QUICK, option, tmp_path / "file" / "below")
+        assert done.exit_code == 2, done.output
+        assert "cannot be written" in done.output
+        assert "measuring" not in done.output

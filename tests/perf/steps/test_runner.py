@@ -9,7 +9,7 @@ import torch
 from sonew_autotune.measure import Samples, paired_ratio
 from sonew_perf.machine import describe
 from sonew_perf.records.files import Entry, document
-from sonew_perf.steps.cases import TimedCase, cases
+from sonew_perf.steps.cases import wanted_cases
 from sonew_perf.steps.runner import measure
 from sonew_perf.steps.workloads import one_tensor
 
@@ -21,7 +21,7 @@ ROUNDS = 7
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
     workload = one_tensor(SIZE)
-    timed: list[TimedCase] = cases(workload, CPU, [1], ["off"], reference=True)
+    timed = [wanted.build(workload, CPU) for wanted in wanted_cases([1], ["off"], reference=True)]
     return measure(workload, timed, rounds=ROUNDS, device=CPU, machine=describe(CPU))
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from typer.testing import CliRunner, Result
+
+from sonew_autotune.trials.outcome import Failure
+from sonew_perf.cli import app
 from sonew_perf.records.files import Entry
 from sonew_perf.records.machines import machine_of
-from sonew_perf.records.model import Run
+from sonew_perf.records.model import Point, Run
+from sonew_perf.records.reading import read_run
 from sonew_perf.steps.workloads import one_tensor
 from sonew_perf.suite.groups import HOST, PHASE, STEP, Group
+from sonew_perf.suite.torch_process import Timed
 
+Play = Callable[[Callable[[Group], Timed | Failure]], None]
 SIZE = 3000
 MACHINE = {"device": "Some CPU", "type": "cpu", "threads": 2, "torch": "2.13.0"}
 RUN = Run(id="20260101T000000Z-00000001", date="2026-01-01T00:00:00+00:00", machine=machine_of(MACHINE))
@@ -51,6 +59,29 @@ def timed(group: Group, ms: float = 2.0, ratio: float = 2.0) -> list[Entry]:
         }
         for case in group.cases
     ]
+
+
+GROUPS = [step_group(1), phase_group(1)]
+
+
+def good(group: Group) -> Timed:
+    """What a group's process answers when all is well."""
+    return Timed(timed(group), {})
+
+
+def call(*arguments: str | Path) -> Result:
+    """`sonew-perf run` with these arguments."""
+    return CliRunner().invoke(app, ["run", *(str(argument) for argument in arguments)])
+
+
+def runs_of(store: Path) -> list[Path]:
+    """The runs that a store holds."""
+    return sorted((store / "runs").glob("*.json"))
+
+
+def points_of(path: Path) -> Sequence[Point]:
+    """The points of a run."""
+    return read_run(path, origin="store")[2]
 
 
 class Silence:

@@ -13,7 +13,7 @@ from sonew_kernels.spec import source_hash
 from sonew_perf.machine import describe
 from sonew_perf.records.machines import machine_of
 from sonew_perf.sources import Source, read_source
-from sonew_perf.suite.identity import describe_machine, new_run
+from sonew_perf.suite.identity import describe_machine, new_run, repeat_command
 from sonew_perf.system import describe_host, memory_bytes
 
 
@@ -116,3 +116,9 @@ def test_a_run_says_machine_sources_and_the_command_that_does_it_again(checkout:
     assert (details["kernel_cpu"], details["kernel_triton"]) == (source_hash("cpu"), source_hash("triton"))
     assert {"python", "torch", "jax", "seed", "governor", "virtual"} <= set(details)
     assert run.machine.id == machine_of(describe(torch.device("cpu"))).id  # the entries' machine is the run's
+
+
+def test_the_command_says_what_was_measured_and_not_where_it_went_or_that_it_was_new() -> None:
+    places = ["--store", "/some one/perf", "--output=out.json", "--no-store", "--once", "--output", "--once"]
+    assert repeat_command(["run", *places, "--only", "step/*"]) == "sonew-perf run --only 'step/*'"
+    assert repeat_command(["run", "--effort", "full", "--store"]) == "sonew-perf run --effort full"

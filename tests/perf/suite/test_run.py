@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def _all(groups: Sequence[Group], runner: Runner, **more: object) -> list[list[E
 
 
 def _answers(answers: Mapping[str, Callable[[], Timed | Failure]]) -> Runner:
-    return lambda group, _rounds, _seconds: answers[group.name]()
+    return lambda group, _rounds, _seconds, _end: answers[group.name]()
 
 
 def test_a_crash_an_error_and_a_case_that_failed_are_entries_and_the_rest_goes_on() -> None:
@@ -227,8 +228,10 @@ def test_a_group_waits_for_whoever_times_on_the_device(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(processes, "run_torch", held)
     assert processes.run_group(step_group(1), 7, 1.0) == Timed([], {"it": "ran"})
-    with locked(lock, wait=False), pytest.raises(DeviceBusyError):
-        processes.run_group(step_group(1), 7, 0.0)
+    with locked(lock, wait=False):
+        for seconds, end in ((0.0, math.inf), (60.0, 0.0)):
+            with pytest.raises(DeviceBusyError):
+                processes.run_group(step_group(1), 7, seconds, end)
     monkeypatch.setattr(processes, "measure_tuner", lambda *_arguments: held().entries)
     with pytest.raises(pytest.fail.Exception):  # the tuner takes its own turns, so nothing is held around it
         processes.run_group(Group(what="tuner", effort="quick", framework="torch"), 7, 1.0)
@@ -237,7 +240,7 @@ def test_a_group_waits_for_whoever_times_on_the_device(monkeypatch: pytest.Monke
 def test_imports_take_turns_and_ours_says_what_it_takes_beyond_the_frameworks() -> None:
     asked: list[str] = []
 
-    def once(module: str) -> float:
+    def once(module: str, _limit: float) -> float:
         asked.append(module)
         return 9.0 if len(asked) <= 2 else {"torch": 1.0, "sonew.torch": 1.25}[module]  # the first round warms up
 
@@ -249,7 +252,7 @@ def test_imports_take_turns_and_ours_says_what_it_takes_beyond_the_frameworks() 
     assert entries[1]["against"]["torch"]["median"] == pytest.approx(1.25)
     assert (entries[1]["beyond_ms"], "beyond_ms" in entries[0]) == (250.0, False)
     broken = Failure("error", "ImportError: no")
-    assert measure_imports("torch", 7, once=lambda _: broken) == broken
+    assert measure_imports("torch", 7, once=lambda *_: broken) == broken
 
 
 def test_a_fresh_interpreter_is_timed_from_inside() -> None:
