@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, RLock, Thread
@@ -21,20 +20,11 @@ from sonew_perf.history.regressions import History
 from sonew_perf.history.tickets import State, Ticket
 from sonew_perf.records.index import Index
 from sonew_perf.records.listing import list_records
-from sonew_perf.records.model import Point, Problem, Run
-from sonew_perf.records.reading import read_run
+from sonew_perf.records.model import Problem
 from sonew_perf.records.runs import TICKETS
 
 SERIES: Final = "series/"
 FROM_ANALYSES: Final = ("meta", "overview", "series", "regressions")  # views that say more as histories are analysed
-
-
-def points_of(run: Run) -> Sequence[Point]:
-    """The points of one run from its file; none where the file is gone meanwhile."""
-    try:
-        return read_run(Path(run.path), origin=run.origin)[2]
-    except RecordError:
-        return []
 
 
 def encoded(value: Json) -> bytes:
@@ -83,12 +73,14 @@ class Catalogue:
             return {name: about[name] for name in ("revision", "runs", "analysed")}
 
     def body(self, name: str) -> tuple[str, bytes]:
-        """(an entity tag, the view as JSON), made once for a state of the store.
+        """(an entity tag, the view as JSON), made once for a state of the store. `meta`, which a page asks for first, looks at the files.
 
         Raises:
-            UnknownViewError: there is no such view.
+            UnknownViewError: there is no such view. RecordError: as `refresh`.
         """
         with self._lock:
+            if name == "meta":
+                self.refresh()
             content = self._content
             if name.startswith(SERIES):
                 self._analyse(content, name.removeprefix(SERIES))
@@ -151,7 +143,6 @@ class Catalogue:
         return Content(
             index=self._index,
             revision=self._index.revision,
-            points_of=points_of,
             comparisons=comparisons,
             problems=problems,
             tickets=tickets,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -34,6 +34,9 @@ class Records(Protocol):
     def last_points(self) -> dict[str, Point]:
         """The newest done point of each series."""
 
+    def newest_points(self) -> dict[str, Point]:
+        """The newest point of each series, done or not."""
+
     def training_entries(self) -> list[Row]:
         """Entries of training runs with their run's id."""
 
@@ -44,7 +47,6 @@ class Content:
 
     Attributes:
         index: runs, series and points. revision: another text whenever the store's files say something else.
-        points_of: the points of one run, from its file.
         comparisons: records of `sonew-perf compare`, checked by `comparisons.read_comparisons`, oldest first.
         problems: files that cannot be used.
         analyses: what the history of a series says, for those series that were analysed so far. fresh: those of them whose newest points
@@ -54,7 +56,6 @@ class Content:
 
     index: Records
     revision: str
-    points_of: Callable[[Run], Sequence[Point]]
     comparisons: Sequence[Row] = ()
     problems: Sequence[Problem] = ()
     analyses: dict[str, History] = field(default_factory=dict)
@@ -88,8 +89,8 @@ class Content:
 
     @cached_property
     def newest(self) -> dict[str, Point]:
-        """The newest run's points by series, done or not."""
-        return {point.series: point for point in self.points_of(self.runs[-1])} if self.runs else {}
+        """The newest point of each series, done or not: what failed and was not measured again since is still broken."""
+        return self.index.newest_points()
 
     @cached_property
     def history(self) -> dict[str, list[Point]]:

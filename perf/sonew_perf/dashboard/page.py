@@ -52,6 +52,12 @@ def plotly() -> str:
     return str(get_plotlyjs())
 
 
+@cache
+def plotly_name() -> str:
+    """Of the file under which the server has the library: another one whenever its content differs, so that a browser may keep it."""
+    return f"plotly-{hashlib.sha256(plotly().encode()).hexdigest()[:12]}.js"
+
+
 def _filled(**parts: str) -> str:
     text = _part(SHELL)
     for name, part in parts.items():
@@ -64,19 +70,32 @@ def _filled(**parts: str) -> str:
 
 
 def server_page() -> str:
-    """The shell that asks the server for everything."""
-    names = ("plotly", "app")
-    scripts = "\n".join(f'<script src="/static/{name}.js" defer></script>' for name in names)
+    """The shell that asks the server for everything; its script loads the library once there is something to draw."""
+    scripts = f'<script src="/static/app.js" data-plotly="/static/{plotly_name()}" defer></script>'
     return _filled(policy="", styles='<link rel="stylesheet" href="/static/app.css">', data="", scripts=scripts)
 
 
-def _inline(text: str) -> tuple[str, str]:
-    """(an inline script, its source in the policy)."""
+def _source(text: str) -> str:
+    """An inline script's source in the policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _inline(text: str) -> str:
+    """An inline script."""
     if "</script" in text.lower() or "<!--" in text:
         msg = "A packaged script holds markup that ends an inline script. Install the package again."
         raise PageError(msg)
-    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-    return f"<script>{text}</script>", f"'sha256-{digest}'"
+    return f"<script>{text}</script>"
+
+
+@cache
+def _packed_script(text: str) -> str:
+    return packed(text.encode())
+
+
+def _holder(name: str, content: str) -> str:
+    """An element that nothing runs, for what the script unpacks."""
+    return f'<script type="application/octet-stream" id="{name}" data-encoding="gzip">{content}</script>'
 
 
 def packed(data: bytes) -> str:
@@ -90,17 +109,16 @@ def file_page(data: bytes) -> str:
     Only the scripts whose hashes its policy names can run, and nothing can be loaded from anywhere: a mistake in escaping shows text.
 
     Args:
-        data: what the script reads from the element "data", as JSON.
+        data: what the script reads from the element "data", as JSON. The library that draws is packed in another one.
     """
-    inline = [_inline(plotly()), _inline(script())]
-    sources = " ".join(source for _, source in inline)
+    sources = " ".join(_source(text) for text in (plotly(), script()))
     policy = (
         f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     page = _filled(
         policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         styles=f"<style>\n{style()}\n</style>",
-        data=f'<script type="application/octet-stream" id="data" data-encoding="gzip">{packed(data)}</script>',
-        scripts="\n".join(text for text, _ in inline),
+        data=f"{_holder('data', packed(data))}\n{_holder('plotly', _packed_script(plotly()))}",
+        scripts=_inline(script()),
     )
     return page.replace('data-mode="server"', 'data-mode="export"', 1)

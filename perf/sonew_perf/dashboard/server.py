@@ -22,7 +22,7 @@ from starlette.routing import Route
 from sonew.errors import SonewError
 from sonew_perf.dashboard.catalogue import Catalogue
 from sonew_perf.dashboard.documents import UnknownViewError
-from sonew_perf.dashboard.page import SERVER_POLICY, plotly, script, server_page, style
+from sonew_perf.dashboard.page import SERVER_POLICY, plotly, plotly_name, script, server_page, style
 from sonew_perf.history.tickets import STATES, State
 
 LOOPBACK: Final = "127.0.0.1"
@@ -41,8 +41,8 @@ HEADERS: Final = {
 PARTS: Final[Mapping[str, tuple[Callable[[], str], str]]] = {
     "app.js": (script, "text/javascript"),
     "app.css": (style, "text/css"),
-    "plotly.js": (plotly, "text/javascript"),
 }
+FOR_EVER: Final = "private, max-age=31536000, immutable"
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -105,8 +105,10 @@ class Pages:
     async def static(self, request: Request) -> Response:
         """The page's script and style, and the library that draws."""
         name = request.path_params["name"]
+        if name == plotly_name():
+            return Response(plotly(), media_type="text/javascript; charset=utf-8", headers={"cache-control": FOR_EVER})
         if name not in PARTS:
-            raise HTTPException(404, f"There is no file {name!r}. Files: {', '.join(PARTS)}.")
+            raise HTTPException(404, f"There is no file {name!r}. Files: {', '.join((*PARTS, plotly_name()))}.")
         make, media_type = PARTS[name]
         return Response(make(), media_type=f"{media_type}; charset=utf-8", headers={"cache-control": "no-cache"})
 
@@ -117,7 +119,7 @@ class Pages:
     async def view(self, request: Request) -> Response:
         """A view; 304 where the browser has it."""
         tag, body = await self._asked(lambda: self._catalogue.body(request.path_params["name"]))
-        headers = {"cache-control": "no-store", "etag": f'"{tag}"'}
+        headers = {"cache-control": "private, no-cache", "etag": f'"{tag}"'}
         if request.headers.get("if-none-match") == f'"{tag}"':
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)

@@ -13,13 +13,14 @@ from typing import Any
 
 from sonew_perf.dashboard.content import Content
 from sonew_perf.dashboard.documents import UnknownViewError, document, names
-from sonew_perf.dashboard.page import SERVER_POLICY, file_page, plotly, script, server_page, style
+from sonew_perf.dashboard.page import SERVER_POLICY, file_page, plotly, plotly_name, script, server_page, style
 from sonew_perf.dashboard.sharing import shared
 from sonew_perf.dashboard.views.meta import meta
 
+AUTHOR = "who changed it"
 GENERATED = "2026-11-01T12:00:00+00:00"
 STATIC = {"/": (server_page, "text/html"), "/static/app.js": (script, "text/javascript"), "/static/app.css": (style, "text/css")}
-ALL_PARTS = STATIC | {"/static/plotly.js": (plotly, "text/javascript")}
+ALL_PARTS = STATIC | {f"/static/{plotly_name()}": (plotly, "text/javascript")}
 
 
 class Site:
@@ -80,10 +81,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """A ticket."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        allowed = self.headers.get("x-sonew") is not None
-        if allowed:
-            self.site.told[self.path.rpartition("/")[2]] = body
-        self._send(200 if allowed else 403, "{}", "application/json")
+        ticket = self.path.rpartition("/")[2]
+        if self.headers.get("x-sonew") is None:
+            self._send(403, "{}", "application/json")
+            return
+        self.site.told[ticket] = body
+        row = next(row for row in self.site.view("regressions") if row["id"] == ticket)
+        self._send(200, json.dumps({"regression": {**row, **body, "author": AUTHOR}}), "application/json")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -10,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from sonew_perf.dashboard.documents import document
-from sonew_perf.dashboard.page import plotly
 from tests.perf.browser.pages import PHONE, WIDE, Visit, addresses, visiting
 from tests.perf.browser.site import Site, served
 from tests.perf.dashboard.made import HOSTILE, FakeIndex, content
@@ -91,6 +92,7 @@ def test_an_empty_store_says_what_to_run(browser: Browser) -> None:
         for place, says in EMPTY.items():
             expect(visit.show(f"#/{place}").locator("main .empty code").first).to_have_text(says)
         assert visit.complaints == []
+        assert not any("plotly" in address for address in visit.requests)  # the library comes with the first chart
 
 
 def test_a_page_that_does_not_exist_leads_back(visit: Visit) -> None:
@@ -123,7 +125,7 @@ def test_a_series_that_is_gone_is_said_to_be(tab: Visit, file_visit: Visit) -> N
 
 def test_a_file_cut_off_says_so(browser: Browser, file: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     whole, cut = Path(url2pathname(urlparse(file).path)), tmp_path_factory.mktemp("cut") / "cut.html"
-    text = whole.read_text(encoding="utf-8").replace(plotly(), "")  # nothing is drawn, so the library need not load
+    text = whole.read_text(encoding="utf-8")
     start = text.index('data-encoding="gzip">') + 400
     cut.write_text(text[:start] + text[text.index("</script>", start) :], encoding="utf-8")
 
@@ -135,6 +137,103 @@ def test_the_file_shows_tickets_and_changes_none(file_visit: Visit, site: Site) 
     page = file_visit.show("#/regressions")
 
     tickets = document(site.content, "regressions")
-    assert sorted(page.locator("main td .tag").all_text_contents()) == sorted(ticket["state"] for ticket in tickets)
+    assert sorted(page.locator("main td .tag:not(.recovered)").all_text_contents()) == sorted(ticket["state"] for ticket in tickets)
     assert page.locator("main select.state").count() == 0
     assert page.get_by_text("This file is a copy").count() == 1
+
+
+def test_back_leads_to_the_row_that_one_came_from(visit: Visit) -> None:
+    page = visit.show("#/kernel?group=none")
+    row = page.locator("main tbody tr").nth(50).locator("a")
+    row.scroll_into_view_if_needed()
+    down = page.evaluate("scrollY")
+    row.click()
+    page.locator("body[data-ready^='kernel/']:not([data-ready='kernel/'])").wait_for()
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    visit.wait("kernel/")
+
+    expect(row).to_be_focused()
+    assert down > 0
+    assert page.evaluate("scrollY") == down
+
+
+def test_a_filter_finds_whole_numbers_beginnings_of_words_and_phrases(visit: Visit, site: Site) -> None:
+    page = visit.show("#/kernel?filter=65536")
+    series = document(site.content, "series")
+    counts = {
+        "65536": sum(row["elements"] == 65536 for row in series),
+        "6553": 0,
+        '"band 1"': sum(row["band"] == 1 for row in series),
+        "damw": 0,
+        "adamw": sum(row["case"].startswith("AdamW") for row in series),
+        series[3]["id"]: 1,
+    }
+    for text, count in counts.items():
+        page.locator("[data-filter]").fill(text)
+        expect(page.locator("main .found")).to_contain_text(f"{count} of {len(series)}")
+
+
+def test_groups_count_the_rows_that_are_not_shown_yet(visit: Visit) -> None:
+    page = visit.show("#/overview")
+    made = """() => {
+        const columns = [{ name: "n", title: "N", key: (row) => row, cell: (row) => String(row) }];
+        const table = dataTable({ caption: "Made", columns, first: "n", limit: 3, groupOf: (row) => (row % 2 ? "odd" : "even") });
+        table.show([1, 2, 3, 4, 5, 6, 7]);
+        return [...table.element.querySelectorAll(".group")].map((group) => group.textContent);
+    }"""
+    assert page.evaluate(made) == ["odd4", "even3"]
+
+
+def test_lists_are_kept_as_csv(visit: Visit, site: Site) -> None:
+    heatmap = document(site.content, "overview")["heatmaps"][0]
+    cells = sum(cell is not None for row in heatmap["cells"] for cell in row)
+    lists = {"regressions": "regressions", "kernel": "series", "runs": "runs"}
+    for place, name in {"overview": "", **lists}.items():
+        page = visit.show(f"#/{place}")
+        with page.expect_download() as downloaded:
+            page.get_by_role("button", name="as CSV").first.click()
+        rows = list(csv.DictReader(io.StringIO(Path(downloaded.value.path()).read_text(encoding="utf-8"))))
+        assert len(rows) == (len(document(site.content, name)) if name else cells), place
+
+
+def test_paper_is_light_whatever_was_chosen(visit: Visit) -> None:
+    page = visit.show("#/overview")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    page.emulate_media(media="screen")
+    page.evaluate("applyTheme()")
+
+
+def test_new_runs_wait_until_they_are_asked_for(visit: Visit, site: Site) -> None:
+    page = visit.show("#/overview")
+    first = page.locator(".strip")
+    site.revision = {"revision": "made-2", "runs": len(site.content.runs) + 3}
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    pill = page.get_by_role("button", name="3 new runs: load")
+    expect(pill).to_be_visible()
+    handle = first.element_handle()
+
+    assert page.evaluate("strip => strip.isConnected", handle)
+    pill.click()
+    expect(pill).to_be_hidden()
+    visit.wait("overview/")
+    assert not page.evaluate("strip => strip.isConnected", handle)
+
+
+def test_the_theme_is_the_systems_until_one_is_chosen(visit: Visit) -> None:
+    page = visit.show("#/overview")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(ground)
+    assert light != dark
+    page.keyboard.press("t")  # from the system's to light
+    assert page.evaluate(ground) == light
+    page.reload()
+    visit.wait("overview/")
+    assert page.evaluate(ground) == light
+    page.goto(f"{visit.address}?theme=dark#/overview")
+    visit.wait("overview/")
+    assert page.evaluate(ground) == dark

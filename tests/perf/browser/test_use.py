@@ -6,11 +6,12 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from sonew_perf.dashboard.documents import document
 from tests.perf.browser.pages import Visit, changed_series
-from tests.perf.browser.site import Site
+from tests.perf.browser.site import AUTHOR, Site
 
 
 def fragment(page: Page) -> str:
@@ -29,7 +30,29 @@ def test_a_cell_of_the_heatmap_leads_to_its_series(visit: Visit, site: Site) -> 
     assert fragment(page) == f"/kernel/{cell['series']}?run={cell['run']}"
     page.go_back()
     visit.wait("overview/")
-    expect(page.locator("h1")).to_be_focused()
+    expect(cells.locator("a")).to_be_focused()
+
+
+def test_tables_beneath_charts_sort(visit: Visit, site: Site) -> None:
+    page = visit.show("#/roofline")
+    device = document(site.content, "roofline")["devices"][0]
+    page.get_by_role("columnheader", name="Time").get_by_role("button").click()
+    expect(page.locator("main thead th[aria-sort]")).to_have_text("Time")
+    slowest = max(device["points"], key=lambda point: point["ms"])
+    expect(page.locator("main tbody th a").first).to_have_attribute("href", f"#/kernel/{slowest['series']}")
+    watchers = page.evaluate("shown.watchers.length")
+    page.get_by_label("Run").select_option(index=1)
+    page.get_by_label("Run").select_option(index=0)
+    assert page.evaluate("shown.watchers.length") == watchers
+
+    many = next(row for row in document(site.content, "series") if row["band"] == 2 and row["kernel"] == "step" and row["change"])
+    changes = document(site.content, f"series/{many['id']}")["changes"]
+    page = visit.show(f"#/kernel/{many['id']}")
+    rows = page.locator("section[aria-labelledby='changes'] tbody .change")
+    first = rows.first.text_content()
+    page.locator("section[aria-labelledby='changes']").get_by_role("button", name="Since").click()
+    assert len(changes) > 1
+    expect(rows.first).not_to_have_text(first or "")
 
 
 def test_the_heatmap_is_walked_by_arrows(visit: Visit, site: Site) -> None:
@@ -119,6 +142,36 @@ def test_the_history_says_where_its_axis_starts(visit: Visit, site: Site) -> Non
     expect(page.locator(".chart .ytitle").first).to_have_text("time ÷ AdamW fused (\N{MULTIPLICATION SIGN})")
 
 
+def test_a_share_of_the_copy_is_of_the_copy_in_the_same_run(visit: Visit, site: Site) -> None:
+    series = changed_series(site)
+    points = document(site.content, f"series/{series}")["points"]
+    page = visit.show(f"#/kernel/{series}?show=share")
+    visit.draw()
+    drawn = page.evaluate("document.querySelector('.chart').data.find((trace) => trace.text).y")
+    assert drawn == pytest.approx([100 * gbps / copy for gbps, copy in zip(points["gbps"], points["copy_gbps"], strict=True)])
+    assert len(set(points["copy_gbps"])) > 10
+    page = visit.show(f"#/kernel/{series}?show=nonsense")
+    expect(page.get_by_role("group", name="What is shown").locator("[aria-pressed=true]")).to_have_text("Time")
+
+
+def test_a_double_click_shows_all_and_picks_no_run(visit: Visit, site: Site) -> None:
+    series = changed_series(site)
+    runs = document(site.content, f"series/{series}")["points"]["run"]
+    page = visit.show(f"#/kernel/{series}?from={runs[30]}&to={runs[50]}")
+    visit.draw()
+    at = """() => {
+        const chart = document.querySelector(".chart"), box = chart.getBoundingClientRect(), { xaxis, yaxis } = chart._fullLayout;
+        const line = chart.data.find((trace) => trace.text);
+        return [box.x + xaxis._offset + xaxis.d2p(41), box.y + yaxis._offset + yaxis.d2p(line.y[40])];
+    }"""
+    page.locator(".chart").first.scroll_into_view_if_needed()
+    x, y = page.evaluate(at)
+    page.mouse.move(x, y)
+    page.mouse.dblclick(x, y)
+    expect(page.locator(".zoom-note")).to_be_hidden()
+    assert fragment(page) == f"/kernel/{series}"
+
+
 def test_the_numbers_of_a_chart_are_the_views(visit: Visit, site: Site) -> None:
     view = document(site.content, f"series/{changed_series(site)}")
     page = visit.show(f"#/kernel/{changed_series(site)}")
@@ -173,37 +226,40 @@ def test_a_ticket_changes_in_the_server(visit: Visit, site: Site) -> None:
     assert site.told == {ticket["id"]: {"state": "accepted", "note": "the new default <b>segment</b>"}}
 
 
-def test_new_runs_wait_until_they_are_asked_for(visit: Visit, site: Site) -> None:
-    page = visit.show("#/overview")
-    first = page.locator(".strip")
-    site.revision = {"revision": "made-2", "runs": len(site.content.runs) + 3}
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    pill = page.get_by_role("button", name="3 new runs: load")
-    expect(pill).to_be_visible()
-    handle = first.element_handle()
+def test_a_note_outlives_sorting_and_a_ticket_that_leaves_hands_on_the_focus(visit: Visit, site: Site) -> None:
+    tickets = document(site.content, "regressions")
+    recovered = [row for row in tickets if row["state"] == "open" and row["recovered"]]
+    still = [row for row in tickets if row["state"] == "open" and not row["recovered"]]
+    visit.show("#/overview").evaluate("openedTickets.clear()")  # of an earlier test
+    page = visit.show("#/regressions")
+    assert len(recovered) > 0
+    expect(page.get_by_role("button", name=f"Recovered {len(recovered)}")).to_be_visible()
+    expect(page.locator("main tbody tr").last).to_contain_text(f"recovered in {recovered[-1]['recovered']}")
+    page.get_by_role("button", name=f"Open {len(still)}").click()
+    expect(page.locator("main select.state")).to_have_count(len(still))
+    page.locator(".unfold").first.click()
+    page.locator(".unfolded textarea").fill("not kept yet")
+    page.get_by_role("columnheader", name="Since").get_by_role("button").click()
+    expect(page.locator(".unfolded textarea")).to_have_value("not kept yet")
+    first, second = (page.locator("main select.state").nth(place).get_attribute("data-ticket") for place in (0, 1))
+    page.locator(f"select[data-ticket='{first}']").select_option("fixed")
 
-    assert page.evaluate("strip => strip.isConnected", handle)
-    pill.click()
-    expect(pill).to_be_hidden()
-    visit.wait("overview/")
-    assert not page.evaluate("strip => strip.isConnected", handle)
+    expect(page.locator(f"select[data-ticket='{second}']")).to_be_focused()
+    expect(page.get_by_role("button", name=f"Open {len(still) - 1}")).to_be_visible()
+    page.get_by_role("button", name="Fixed 1").click()
+    expect(page.locator(".unfolded")).to_contain_text(AUTHOR)  # the server's row
 
 
-def test_the_theme_is_the_systems_until_one_is_chosen(visit: Visit) -> None:
-    page = visit.show("#/overview")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(ground)
-    page.emulate_media(color_scheme="dark")
-    dark = page.evaluate(ground)
-    assert light != dark
-    page.keyboard.press("t")  # from the system's to light
-    assert page.evaluate(ground) == light
-    page.reload()
-    visit.wait("overview/")
-    assert page.evaluate(ground) == light
-    page.goto(f"{visit.address}?theme=dark#/overview")
-    visit.wait("overview/")
-    assert page.evaluate(ground) == dark
+def test_a_run_opens_in_its_card_and_the_list_stays_as_it_was(visit: Visit, site: Site) -> None:
+    run = document(site.content, "runs")[0]
+    page = visit.show("#/runs?sort=-load&filter=nightly")
+    row = page.locator("main tbody tr").first.locator("a")
+    row.click()
+    expect(page.locator("#environment")).to_be_focused()
+    assert fragment(page).startswith("/runs?sort=-load&filter=nightly&run=")
+    page.keyboard.press("/")
+    page.locator("[data-filter]").fill(run["id"])
+    expect(page.locator("main tbody tr")).to_have_count(1)
 
 
 def test_two_runs_environments_are_compared(visit: Visit, site: Site) -> None:
@@ -229,7 +285,15 @@ def test_losses_are_drawn_against_what_is_asked(visit: Visit, site: Site) -> Non
     assert page.evaluate(traces) == len(runs)
     page.get_by_role("button", name="Seconds").click()
     first = runs[0]
+    hover = page.evaluate("document.querySelector('.chart').data[0].text")
+    assert hover == f"{first['label']}, rate {first['lr']}, seed {first['seed']}<br>{first['run_name']}"
     seconds = page.evaluate("document.querySelector('.chart').data[0].x[1]")
     assert abs(seconds - first["steps"][1] * first["seconds_per_step"]) < 1e-9
     page.get_by_role("button", name="Log").click()
     assert page.evaluate("document.querySelector('.chart').layout.yaxis.type") == "log"
+    page.get_by_role("group", name="Against").get_by_role("button", name="State").click()
+    with page.expect_download() as downloaded:
+        page.get_by_role("button", name="Download Training loss as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(downloaded.value.path()).read_text(encoding="utf-8"))))
+    ended = [run for run in runs if run["final"] is not None]
+    assert [float(row["final loss"]) for row in rows] == [run["final"] for run in ended]

@@ -25,7 +25,6 @@ from tests.perf.dashboard.made import (
     GPU,
     HOSTILE,
     SIZES,
-    START,
     STEP,
     FakeIndex,
     a_point,
@@ -34,6 +33,7 @@ from tests.perf.dashboard.made import (
     comparison,
     content,
     entry,
+    side,
 )
 
 RUNS = 60
@@ -186,7 +186,7 @@ def comparisons() -> list[dict[str, Any]]:
         mode="A/A",
         title="main against itself",
         noise_floor=0.011,
-        base={"spec": "main", "commit": "b" * 40, "commit_date": START.isoformat(), "config": ""},
+        base=side("main", "b" * 40),
     )
     return [aa, comparison("20261101T120000Z-ab", entries)]
 

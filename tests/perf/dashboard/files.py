@@ -52,10 +52,10 @@ def write_store(made: Content, folder: Path) -> None:
         entry_of(one, point, made.runs[0]) for one in made.series.values() if one.id not in known for point in made.history[one.id][:1]
     ]
     training = made.index.training_entries()
+    full = {series: made.index.points(series) for series in known}
     for run in made.runs:
-        points = [point for series in known for point in made.history.get(series, ()) if point.run == run.id]
-        full = {point.series: point for point in made.points_of(run)}
-        entries = [entry_of(known[point.series], full[point.series], run) for point in points]
+        points = [point for series in known for point in full[series] if point.run == run.id]
+        entries = [entry_of(known[point.series], point, run) for point in points]
         entries += [{**one, "machine": describe(identified(run.machine))} for one in training if one["run"] == run.id]
         write_run(folder, replace(run, machine=identified(run.machine)), entries)
     (folder / "runs" / "hostile.json").write_text(json.dumps({"schema_version": 1, "entries": hostile}), encoding="utf-8")

@@ -60,14 +60,14 @@ class FakeIndex:
     def last_points(self) -> dict[str, Point]:
         return {point.series: point for point in self._points if point.status == "done"}
 
+    def newest_points(self) -> dict[str, Point]:
+        return {point.series: point for point in self._points}
+
     def problems(self) -> list[Problem]:
         return list(self._problems)
 
     def training_entries(self) -> list[dict[str, Any]]:
         return list(self._training)
-
-    def of_run(self, run: Run) -> list[Point]:
-        return [point for point in self._points if point.run == run.id]
 
 
 def a_series(kernel: str = "step", case: str = "SONew band 1", **fields: Any) -> Series:
@@ -121,7 +121,7 @@ def a_point(series: Series, run: Run, samples: Sequence[float], against: dict[st
 
 def content(index: FakeIndex, **parts: Any) -> Content:
     """The content of a made index."""
-    return Content(index=index, revision="made-1", points_of=index.of_run, problems=index.problems(), **parts)
+    return Content(index=index, revision="made-1", problems=index.problems(), **parts)
 
 
 def a_history(index: FakeIndex, series: Series, *, place: int, ratio: float, low: float, bisect: str = "") -> History:
@@ -166,10 +166,18 @@ def entry(case: str, verdict: str, ratio: float | None, base_ms: float | None, *
         "base_ms": base_ms,
         "head_ms": base_ms * ratio if ratio is not None and base_ms is not None else None,
         "ratios": [ratio * rng.gauss(1, 0.012) for _ in range(33)] if ratio is not None else [],
+        "launches": [11, 11, 11] if ratio is not None else [],
+        "plans": "",
         "confirmed": True if verdict == "SLOWER" else None,
         "reason": "" if known else "the kernel needs a device with fp16 atomics",
         **fields,
     }
+
+
+def side(spec: str, commit: str) -> dict[str, Any]:
+    """A side of a comparison."""
+    known: dict[str, Any] = {"spec": spec, "title": spec, "commit": commit, "commit_date": START.isoformat()}
+    return known | {"modified": False, "diff": "", "tuning": "on", "store": ""}
 
 
 def comparison(name: str, entries: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
@@ -178,12 +186,14 @@ def comparison(name: str, entries: Sequence[dict[str, Any]], **fields: Any) -> d
         "id": name,
         "date": (START + timedelta(days=60)).isoformat(),
         "title": "main~3 against main",
-        "base": {"spec": "main~3", "commit": "a" * 40, "commit_date": START.isoformat(), "config": ""},
-        "head": {"spec": "main", "commit": "b" * 40, "commit_date": START.isoformat(), "config": ""},
+        "base": side("main~3", "a" * 40),
+        "head": side("main", "b" * 40),
         "machine": {"device": CPU.device, "type": CPU.type, "threads": CPU.threads},
         "rounds": 33,
         "launches": 3,
         "seconds": 512.0,
+        "load": 0.4,
+        "planted_slowdown": 0.0,
         "tolerance": 0.02,
         "fail_on": 0.05,
         "mode": "A/B",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sonew_perf.dashboard.comparisons import comparison_files, read_comparisons
-from tests.perf.dashboard.made import HOSTILE, comparison, entry
+from tests.perf.dashboard.made import HOSTILE, comparison, entry, side
 
 
 def write(folder: Path, name: str, value: object) -> Path:
@@ -49,6 +49,10 @@ BROKEN: list[tuple[str, Any]] = [
     ("text for a number", comparison("a", [entry("x", "SAME", 1.0, 2.0, low="<b>")])),
     ("not finite", json.dumps(comparison("a", [entry("x", "SAME", 1.0, 2.0, p=1.0)])).replace('"p": 1.0', '"p": NaN')),
     ("ratios", comparison("a", [entry("x", "SAME", 1.0, 2.0, ratios=["1"])])),
+    ("launches of a case", comparison("a", [entry("x", "SAME", 1.0, 2.0, launches=[1.5])])),
+    ("launches", comparison("a", [], launches=[3])),
+    ("rounds", comparison("a", [], rounds=10**400)),
+    ("local changes", comparison("a", [], head={**side("main", ""), "modified": "<b>"})),
     ("band", comparison("a", [entry("x", "SAME", 1.0, 2.0, band="1")])),
 ]
 
@@ -61,6 +65,18 @@ def test_a_file_that_is_no_comparison_is_a_problem_and_hides_no_other(tmp_path: 
     assert [record["comparison"]["id"] for record in records] == ["good"], name
     assert [problem.path for problem in problems] == [str(bad)]
     assert problems[0].reason
+
+
+def test_what_a_record_says_of_its_sides_and_launches_is_kept(tmp_path: Path) -> None:
+    head = {"spec": "main@off", "title": "main", "commit": "b" * 40, "modified": True, "diff": "9f8e", "tuning": "off", "store": "1a2b"}
+    said = entry("x", "SAME", 1.0, 2.0, launches=[11, 11, 11], plans=[[{"block": 8}], []])
+    write(tmp_path / "compares", "a.json", comparison("a", [said], head=head, load=0.5, planted_slowdown=0.05))
+    ((record,), problems) = read_comparisons(comparison_files(tmp_path, None))
+    assert problems == []
+    about = record["comparison"]
+    assert about["head"] == {**head, "commit_date": ""}
+    assert (about["rounds"], about["launches"], about["seconds"], about["load"], about["planted_slowdown"]) == (33, 3, 512.0, 0.5, 0.05)
+    assert (record["entries"][0]["launches"], record["entries"][0]["plans"]) == ([11, 11, 11], '[[{"block": 8}], []]')
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from sonew_perf.dashboard.documents import document, names
 from sonew_perf.dashboard.export import STEPS, ExportError, Thinning, export_file, fitting, spread, thin
 from sonew_perf.dashboard.page import PageError, file_page, plotly, script
 from sonew_perf.dashboard.sharing import expanded
+from sonew_perf.records import machines
 from sonew_perf.records.runs import write_run
 from tests.perf.dashboard import demo
-from tests.perf.dashboard.made import HOSTILE, FakeIndex, a_point, a_run, a_series, content
+from tests.perf.dashboard.made import CPU, HOSTILE, FakeIndex, a_point, a_run, a_series, comparison, content, entry
 from tests.perf.records.made import made_run, make_store, step_entry
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -96,8 +97,11 @@ def test_only_the_scripts_that_the_policy_names_can_run(page: str) -> None:
     found = Document(page)
     (policy,) = (attributes["content"] or "" for tag, attributes in found.elements if tag == "meta" and attributes.get("http-equiv"))
     running = [text for attributes, text in found.scripts if attributes.get("type") is None]
+    (packed,) = (text for attributes, text in found.scripts if attributes.get("id") == "plotly")
+    running.append(gzip.decompress(base64.b64decode(packed)).decode())  # with the first chart
     hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in running}
     assert set(re.findall(r"'sha256-([^']+)'", policy)) == hashes
+    assert running[1:] == [plotly()]
     assert len(hashes) == 2
     assert policy.startswith("default-src 'none'; ")
     assert "connect-src" not in policy
@@ -113,7 +117,26 @@ def test_nothing_is_loaded_from_anywhere(page: str) -> None:
     ]
     assert loads == ["data:,"]
     assert 'data-mode="export"' in page
-    assert "<!-- " not in page.replace(plotly(), "").replace(script(), "")
+    assert "<!-- " not in page.replace(script(), "")
+
+
+def test_numbers_that_no_float_holds_stop_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sonew_perf.dashboard.page.plotly", lambda: "")
+    huge = 10**400
+    told = {"kind": "training run", "task": "autoencoder", "method": "sonew", "band": 1, "lr": 0.1, "steps": 1, "wall_s": 1.0}
+    machine = machines.describe(CPU)
+    write_run(tmp_path, made_run(1), [{**told, "machine": machine, "losses": [1.0, None]}])
+    write_run(tmp_path, made_run(2), [{**told, "machine": machine, "losses": [huge]}])
+    write_run(tmp_path, made_run(3), [{**told, "machine": machine, "loss": huge}])
+    record = comparison("c1", [entry("x", "SAME", 1.0, 2.0, more=huge)], more=huge)
+    record["comparison"]["base"]["more"] = huge
+    (tmp_path / "compares").mkdir()
+    (tmp_path / "compares" / "c1.json").write_text(json.dumps(record), encoding="utf-8")
+    export_file(tmp_path / "page.html", tmp_path, None)
+    views = data_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [problem["reason"].partition(": ")[2][:12] for problem in views["meta"]["problems"]] == ["losses is a ", "loss is 1000"]
+    assert [run["loss"] for run in views["convergence"]["tasks"][0]["runs"]] == [[1.0, None]]
+    assert "more" not in json.dumps(views["comparisons/c1"])
 
 
 def test_names_with_markup_stay_inside_the_data(page: str) -> None:

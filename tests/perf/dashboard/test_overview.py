@@ -49,8 +49,26 @@ def test_an_accepted_regression_needs_no_attention() -> None:
 
 def test_attention_is_ten_lines_at_most() -> None:
     many = comparison("c1", [entry(f"case {number}", "SLOWER", 1.1, float(number + 1)) for number in range(30)])
-    shown = document(content(small_store(), comparisons=[many]), "overview")["attention"]
-    assert [item["ms"] for item in shown] == pytest.approx([0.1 * number for number in range(30, 20, -1)])
+    view = document(content(small_store(), comparisons=[many]), "overview")
+    shown = view["attention"]
+    assert [item["ms"] for item in shown[:8]] == pytest.approx([0.1 * number for number in range(30, 22, -1)])
+    assert [item["kind"] for item in shown[8:]] == ["failure", "broken file"]  # which no number of losses hides
+    assert view["attention_total"] == 32
+
+
+def test_a_failure_stays_until_its_series_has_a_number_again() -> None:
+    index = small_store()
+    runs = [*index.runs(), a_run(3), a_run(4)]
+    points = [point for one in index.series() for point in index.points(one.id)]
+    later = [*points, a_point(ADAMW, runs[3], [2.0])]
+    view = document(content(FakeIndex(runs[:4], index.series(), later)), "overview")
+    assert [item["id"] for item in view["attention"] if item["kind"] == "failure"] == [BAND_4.id]
+    assert view["heatmaps"][0]["cells"][1][1]["status"] == "failed"
+    assert (view["last_run"]["points"], view["last_run"]["failed"]) == (1, 0)
+    mended = [*later, a_point(BAND_4, runs[4], [8.0], {"AdamW fused": 4.0})]
+    view = document(content(FakeIndex(runs, index.series(), mended)), "overview")
+    assert [item["kind"] for item in view["attention"]] == []
+    assert view["heatmaps"][0]["cells"][1][1]["ratio"] == 4.0
 
 
 def test_the_noise_floor_is_the_newest_comparison_of_equals_and_planted_slowdowns_are_no_news() -> None:
@@ -97,19 +115,24 @@ def test_series_that_newer_runs_left_behind_are_one_line() -> None:
     assert (item["kind"], item["text"]) == ("stale", "2 series not measured in the last 30 days of runs")
 
 
-def test_the_roofline_divides_counted_work_by_measured_time() -> None:
-    (device,) = document(content(small_store()), "roofline")["devices"]
-    points = {point["series"]: point for point in device["points"]}
-    assert set(points) == {BAND_1.id, BAND_4.id, SMALL.id, UNTUNED.id, DIRECTION.id}
+def test_the_roofline_divides_counted_work_by_measured_time_of_one_run() -> None:
+    newest, oldest = document(content(small_store()), "roofline")["devices"]
+    runs = [run.id for run in small_store().runs()]
+    assert (newest["run"], oldest["run"]) == (runs[1], runs[0])  # the last run has no copy
+    assert {point["run"] for point in newest["points"]} == {runs[1]}
+    points = {point["series"]: point for point in newest["points"]}
+    assert set(points) == {BAND_1.id, BAND_4.id, UNTUNED.id, DIRECTION.id}
     direction = points[DIRECTION.id]
     moved, flops = 4 * 8, 3 + 8 + 3 + 2 + 2 + 3 + 1 + 5 + 7  # g, m, two rows; m, two rows, u; the operations of band 1 by hand
     assert direction["intensity"] == pytest.approx(flops / moved, rel=1e-4)
     assert direction["gflops"] == pytest.approx(flops * 4194304 / 4e-3 / 1e9, rel=1e-4)
     assert direction["share"] == pytest.approx((moved / 4.0) / (8 / 1.5), rel=1e-4)  # the copy of the same run took 1.5 ms
-    assert points[BAND_1.id]["share"] is None  # its last run has no copy
-    assert device["copy_gbps"] == pytest.approx(8 * 4194304 / 1.5e-3 / 1e9, rel=1e-4)
-    assert device["flops_gflops"] is None
-    assert {point["bound"] for point in device["points"]} == {None}
+    assert newest["copy_gbps"] == pytest.approx(8 * 4194304 / 1.5e-3 / 1e9, rel=1e-4)
+    assert oldest["copy_gbps"] == pytest.approx(8 * 4194304 / 0.5e-3 / 1e9, rel=1e-4)
+    small = next(point for point in oldest["points"] if point["series"] == SMALL.id)
+    assert small["share"] is None  # no copy of as few elements
+    assert newest["flops_gflops"] is None
+    assert {point["bound"] for point in newest["points"]} == {None}
 
 
 def test_a_measured_compute_roof_says_what_bounds_a_case() -> None:
@@ -117,9 +140,8 @@ def test_a_measured_compute_roof_says_what_bounds_a_case() -> None:
     run = index.runs()[1]
     roof = a_series("roof", "peak flops", workload="", elements=0)
     points = [*(point for one in index.series() for point in index.points(one.id)), a_point(roof, run, [1.0], gflops=20.0)]
-    (device,) = document(content(FakeIndex(index.runs(), [*index.series(), roof], points)), "roofline")["devices"]
-    bound = {point["series"]: point["bound"] for point in device["points"]}
+    newest, oldest = document(content(FakeIndex(index.runs(), [*index.series(), roof], points)), "roofline")["devices"]
+    bound = {point["series"]: point["bound"] for point in newest["points"]}
     # the copy moves 22.4 GB/s, so the roofs meet at 0.89 operations per byte; the direction does 1.06.
-    # The last run of band 1's step has no copy
-    assert (bound[DIRECTION.id], bound[BAND_4.id], bound[BAND_1.id]) == ("compute", "compute", None)
-    assert device["flops_gflops"] == 20.0
+    assert (bound[DIRECTION.id], bound[BAND_4.id]) == ("compute", "compute")
+    assert (newest["flops_gflops"], oldest["flops_gflops"]) == (20.0, None)

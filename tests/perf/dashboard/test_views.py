@@ -72,14 +72,11 @@ def test_one_series_has_a_value_per_run_in_every_column() -> None:
     moved = 4194304 * 4 * 17  # band 4 moves 17 words: g, m, 5 rows; m, 5 rows, u; u, p, p
     assert view["bytes_moved"] == moved
     assert points["gbps"][0] == pytest.approx(moved / 8e-3 / 1e9, rel=1e-4)
-    assert view["roof_gbps"] == pytest.approx(8 * 4194304 / 1.5e-3 / 1e9, rel=1e-4)  # the copy of its last done run, the second
+    copies = [8 * 4194304 / ms / 1e6 for ms in (0.5, 1.5)]  # each run beside its own copy, which the last one lacks
+    assert points["copy_gbps"] == [*(pytest.approx(speed, rel=1e-4) for speed in copies), None]
     assert view["judged"] is False
     assert len(view["samples"]) == 2
     assert {one["id"] for one in view["siblings"]} == {ADAMW.id, COPY.id, BAND_1.id, UNTUNED.id}
-
-
-def test_a_series_without_its_copy_in_the_same_run_has_no_roof() -> None:
-    assert document(with_change(), f"series/{BAND_1.id}")["roof_gbps"] is None
 
 
 def test_places_of_levels_and_changes_count_failed_runs() -> None:
@@ -145,6 +142,14 @@ def test_the_best_rate_of_a_method_is_that_of_the_least_mean_and_never_one_that_
     assert (first["steps"], first["loss"], first["machine"]) == ([1, 2, 3], [9.0, 5.0, 4.0], CPU.id)
 
 
+def test_a_curve_names_its_run_and_its_gamma() -> None:
+    runs = [a_run(0), a_run(1, label="")]
+    entries = [curve("sonew", 0.1, 0, 1.0, hyper={"gamma": 0.0}), curve("sonew", 0.1, 0, 1.0, run=runs[1].id, hyper={"eps": 1e-8})]
+    (task,) = document(content(FakeIndex(runs, training=entries)), "convergence")["tasks"]
+    assert [(one["label"], one["run_name"]) for one in task["runs"]] == [("SONew band 1, gamma 0", "nightly 0"), ("SONew band 1", "1")]
+    assert [one["best"] for one in task["runs"]] == [True, True]  # each in its own run
+
+
 def test_the_elements_of_a_task_are_those_of_its_model() -> None:
     assert {"autoencoder": sum(map(math.prod, MODELS["mnist-autoencoder"]))} == ELEMENTS
 
@@ -176,7 +181,8 @@ def test_a_comparison_finds_the_series_of_its_cases() -> None:
 def test_an_empty_store_has_every_view() -> None:
     made = content(FakeIndex())
     views = {name: document(made, name) for name in names(made)}
-    assert views["overview"] == {"last_run": None, "last_comparison": None, "noise_floor": None, "attention": [], "heatmaps": []}
+    nothing = {"last_run": None, "last_comparison": None, "noise_floor": None}
+    assert views["overview"] == {**nothing, "attention": [], "attention_total": 0, "heatmaps": []}
     assert views["roofline"] == {"devices": []}
     assert views["convergence"] == {"tasks": []}
     assert [views[name] for name in ("series", "comparisons", "regressions", "runs")] == [[]] * 4
@@ -218,6 +224,7 @@ def test_plain_values_are_finite_short_and_of_json() -> None:
     value = {1: (math.nan, math.inf, 1.23456789), "x": [None, True, "text", 12345678], "y": a_run}
     made = plain(value)
     assert made["1"] == [None, None, 1.2346]
+    assert plain([2**53, 2**53 + 1, -(10**400), 1e300]) == [2**53, None, None, 1e300]
     assert made["x"] == [None, True, "text", 12345678]
     assert isinstance(made["y"], str)
     assert flat({"a": None, "b": [], "c": 1.23456789, "d": {"x": 1}, "e": "é", "f": True}) == {

@@ -1,7 +1,30 @@
 // A chart as a figure: title, what it says in a sentence, downloads and its numbers as a table; drawn when it comes into view.
 
+const PLOTLY = document.currentScript?.dataset.plotly; // where the server has the library; a file holds it
+let library = null; // promise of it
 let charts = []; // those of the page shown
 let watcher = null;
+
+// The library that draws is larger than all the rest: it is loaded with the first chart. In a file the policy names its text's hash.
+function drawing() {
+  library ??= (MODE === "export" ? unpackedText("plotly") : Promise.resolve(null)).then(addLibrary);
+  library.catch(() => {
+    library = null; // the next chart tries again
+  });
+  return library;
+}
+
+function addLibrary(text) {
+  const script = h("script", text === null ? { src: PLOTLY } : {});
+  return new Promise((resolve, reject) => {
+    const done = () => (globalThis.Plotly ? resolve() : reject(new ViewError("The library that draws the charts cannot be loaded.")));
+    script.addEventListener("load", done);
+    script.addEventListener("error", done);
+    if (text !== null) script.textContent = text;
+    document.head.append(script);
+    if (text !== null) done();
+  });
+}
 
 // Plotly reads a little markup in its texts; a name is to be shown as it is.
 function plain(text) {
@@ -97,6 +120,7 @@ function toolButtons(chart) {
     };
     dressed.margin = { ...dressed.margin, t: dressed.margin.t + 44 };
     const size = { width: 1200, height: (layout.height ?? chart.height) + 80 };
+    await drawing();
     const uri = await Plotly.toImage({ data, layout: { ...dressed, ...size } }, { format, ...size, scale: 2 });
     saveImage(uri, chart.name, format);
   };
@@ -154,7 +178,14 @@ function numbersOf(chart) {
 function figure({ title, name, height, summary, build, table, after = null, tools = [], note = null }) {
   const place = h("div", { class: "chart", role: "img", style: { height: `${height}px` } });
   const chart = { title, name, height, summary, build, table, place, drawn: false };
-  chart.redraw = () => {
+  chart.redraw = async () => {
+    try {
+      await drawing();
+    } catch (error) {
+      place.replaceChildren(h("p", { class: "muted" }, error.message));
+      return;
+    }
+    if (!place.isConnected) return; // someone went on meanwhile
     const colours = palette();
     const { data, layout } = build(colours);
     place.setAttribute("aria-label", `${title}. ${summary()}`);

@@ -142,10 +142,9 @@ function commitBox(side, commit) {
       { class: "muted" },
       commit.commit ? h("code", {}, shortCommit(commit.commit)) : null,
       commit.commit_date ? ` ${day(commit.commit_date)}` : "",
-      commit.modified ? h("span", { class: "tag" }, "modified") : null,
-      commit.config
-        ? h("span", { class: "config" }, ` ${typeof commit.config === "string" ? commit.config : JSON.stringify(commit.config)}`)
-        : null,
+      commit.modified ? h("span", { class: "tag", title: commit.diff ? `difference ${commit.diff}` : null }, "modified") : null,
+      commit.tuning && commit.tuning !== "on" ? h("span", { class: "tag" }, `tuning ${commit.tuning}`) : null,
+      commit.store ? h("span", { class: "tag" }, `tuned by store ${commit.store}`) : null,
     ),
   );
 }

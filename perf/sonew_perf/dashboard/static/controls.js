@@ -1,13 +1,16 @@
 // Choices that live in the page's address.
 
-// Buttons of which one is chosen. `options`: [value, label]; the first is what the address leaves out.
+// Buttons of which one is chosen. `options`: [value, label]; the first is what the address leaves out. A label that changes is a function.
 function segments(label, parameter, options) {
-  const buttons = options.map(([value, text]) =>
-    h("button", { type: "button", click: () => setQuery({ [parameter]: value === options[0][0] ? null : value }) }, text),
+  const buttons = options.map(([value]) =>
+    h("button", { type: "button", click: () => setQuery({ [parameter]: value === options[0][0] ? null : value }) }),
   );
   live((query) => {
-    const asked = query.get(parameter) ?? options[0][0];
-    buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(options[place][0] === asked)));
+    const asked = chosen(query, parameter, options);
+    options.forEach(([value, text], place) => {
+      buttons[place].textContent = typeof text === "function" ? text() : text;
+      buttons[place].setAttribute("aria-pressed", String(value === asked));
+    });
   });
   return h("div", { class: "segments", role: "group", "aria-label": label }, buttons);
 }
@@ -54,13 +57,33 @@ function filterBox(label, placeholder) {
   return h("div", { class: "filter" }, box, h("kbd", { "aria-hidden": "true" }, "/"));
 }
 
-// Whether a text has every word of the filter in it.
-function matches(text, filter) {
+// The words of a filter, or phrases in quotes, each with the pattern that finds it: at a word's start, a number only as a whole.
+function soughtWords(filter) {
+  const found = [...(filter ?? "").toLowerCase().matchAll(/"([^"]*)"?|[^\s"]+/g)].map(([word, phrase]) => phrase ?? word);
+  return found.filter(Boolean).map((word) => {
+    const start = /^[\p{L}\p{N}]/u.test(word) ? (/^\d/.test(word) ? "(?<![\\p{L}\\p{N}.])" : "(?<![\\p{L}\\p{N}])") : "";
+    const end = /(^|\s)\d+$/.test(word) ? "(?![\\p{L}\\p{N}]|\\.\\d)" : "";
+    return { word, pattern: new RegExp(`${start}${word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")}${end}`, "u") };
+  });
+}
+
+let sought = { filter: null, words: [] }; // of the filter that was asked about last
+
+// Whether a text has every word of the filter in it. `ids`: hashes and names of runs, which only a word that looks like one is held against.
+function matches(text, filter, ids = []) {
+  if (sought.filter !== filter) sought = { filter, words: soughtWords(filter) };
   const inside = text.toLowerCase();
-  return (filter ?? "")
-    .toLowerCase()
-    .split(/\s+/)
-    .every((word) => inside.includes(word));
+  const named = (word) => word.length > 5 && /\d/.test(word) && ids.some((id) => id.toLowerCase().startsWith(word));
+  return sought.words.every(({ word, pattern }) => pattern.test(inside) || named(word));
+}
+
+// A list as a file: `make()` gives {columns, rows}.
+function csvButton(what, name, make) {
+  const save = () => {
+    const { columns, rows } = make();
+    download(`${name}.csv`, csvOf(columns, rows), "text/csv;charset=utf-8");
+  };
+  return h("button", { type: "button", class: "quiet", "aria-label": `Download ${what} as CSV`, click: save }, "CSV");
 }
 
 const REMEDIES = [

@@ -27,7 +27,8 @@ function renderConvergence(place, data, here, meta) {
     summary: () => convergenceSummary(runsOf(route().query)),
     note: h("div", { class: "key" }),
     build: (colours) => convergencePlot(taskOf(route().query), runsOf(route().query), route().query, colours),
-    table: () => convergenceNumbers(runsOf(route().query), route().query),
+    table: () =>
+      chosen(route().query, "x", AXES) === "bytes" ? stateNumbers(runsOf(route().query)) : convergenceNumbers(runsOf(route().query)),
     tools: [
       segments("Against", "x", AXES),
       segments("Axis of the loss", "y", [
@@ -49,7 +50,7 @@ function renderConvergence(place, data, here, meta) {
             tasks.map(({ task }) => [task, task]),
           )
         : h("p", { class: "muted" }, tasks[0].task),
-      toggle("Every learning rate, not only each method's best", "all"),
+      toggle("Every learning rate, not only the best of a method in its run", "all"),
     ),
     chart.element,
     h(
@@ -84,6 +85,8 @@ function labelsOf(task) {
 
 const hueOf = (labels, label) => `hue-${(labels.indexOf(label) % 8) + 1}`;
 
+const trainingName = (run) => `${plain(run.label)}, rate ${run.lr}, seed ${run.seed}<br>${plain(clipped(run.run_name, 60))}`;
+
 function convergencePlot(task, runs, query, colours) {
   const labels = labelsOf(task);
   const against = chosen(query, "x", AXES);
@@ -110,7 +113,7 @@ function convergencePlot(task, runs, query, colours) {
       y: run.loss,
       line: { color: tone, width: run.band === null ? 1.25 : 1.75, dash: run.band === null ? "4px,2px" : "solid" },
       opacity: run.best ? 1 : 0.4,
-      text: `${plain(run.label)}, rate ${run.lr}, seed ${run.seed}`,
+      text: trainingName(run),
       hovertemplate: "<b>%{text}</b><br>%{x:.4g}: loss %{y:.4g}<extra></extra>",
     };
   });
@@ -147,7 +150,7 @@ function finalLosses(runs, labels, { x, y, colours }) {
       mode: "markers",
       x: with_state.map((run) => run.state_bytes * scale.factor),
       y: with_state.map((run) => run.final),
-      text: with_state.map((run) => `${plain(run.label)}, rate ${run.lr}, seed ${run.seed}`),
+      text: with_state.map(trainingName),
       hovertemplate: `<b>%{text}</b><br>%{x:.4g} ${scale.unit}: final loss %{y:.4g}<extra></extra>`,
       marker: { size: 12, color: with_state.map((run) => colours[hueOf(labels, run.label)]), line: { color: colours.card, width: 1.5 } },
     },
@@ -172,9 +175,18 @@ function convergenceNumbers(runs) {
       known(run.seconds_per_step) ? step * run.seconds_per_step : null,
       run.state_bytes,
       run.loss[place],
+      run.run,
     ]),
   );
-  return { columns: ["method", "rate", "seed", "step", "seconds", "state bytes", "loss"], rows };
+  return { columns: ["method", "rate", "seed", "step", "seconds", "state bytes", "loss", "run"], rows };
+}
+
+// Against the state stands one final loss of each training run, and so does its table.
+function stateNumbers(runs) {
+  const rows = runs
+    .filter((run) => known(run.state_bytes) && known(run.final))
+    .map((run) => [run.label, run.lr, run.seed, run.state_bytes, run.final, run.run]);
+  return { columns: ["method", "rate", "seed", "state bytes", "final loss", "run"], rows };
 }
 
 function trainingColumns(machines) {
@@ -184,7 +196,7 @@ function trainingColumns(machines) {
       title: "Method",
       kind: "grow",
       key: (run) => run.label,
-      cell: (run) => [h("span", {}, run.label), run.best ? h("span", { class: "tag" }, "best rate") : null],
+      cell: (run) => [h("span", {}, run.label), run.best ? h("span", { class: "tag" }, "best rate of its run") : null],
     },
     { name: "lr", title: "Learning rate", kind: "number", key: (run) => run.lr, cell: (run) => String(run.lr) },
     { name: "seed", title: "Seed", kind: "number", key: (run) => run.seed, cell: (run) => String(run.seed ?? NOTHING) },
@@ -224,7 +236,10 @@ function trainingColumns(machines) {
       name: "run",
       title: "Run",
       key: (run) => run.date,
-      cell: (run) => h("a", { href: address("runs", "", { run: run.run }), "data-row": true, class: "whole" }, day(run.date)),
+      cell: (run) => [
+        h("a", { href: address("runs", "", { run: run.run }), "data-row": true }, run.run_name),
+        h("small", {}, day(run.date)),
+      ],
     },
   ];
 }

@@ -19,15 +19,21 @@ function bytesOf(base64) {
   return packed;
 }
 
-async function unpack() {
-  const holder = document.getElementById("data");
+// The text that an element of the exported document holds packed.
+async function unpackedText(id) {
+  const holder = document.getElementById(id);
   if (!holder)
-    throw new ViewError("This file holds no data: its end may be cut off. Write it again with `sonew-perf dashboard --export FILE.html`.");
+    throw new ViewError(`This file holds no ${id}: its end may be cut off. Write it again with \`sonew-perf dashboard --export FILE.html\`.`);
+  const packed = new Blob([bytesOf(holder.textContent.trim())]).stream();
+  const stream = packed.pipeThrough(new DecompressionStream(holder.dataset.encoding || "gzip"));
+  return new Response(stream).text();
+}
+
+async function unpack() {
   try {
-    const packed = new Blob([bytesOf(holder.textContent.trim())]).stream();
-    const stream = packed.pipeThrough(new DecompressionStream(holder.dataset.encoding || "gzip"));
-    return expanded(JSON.parse(await new Response(stream).text()));
+    return expanded(JSON.parse(await unpackedText("data")));
   } catch (error) {
+    if (error instanceof ViewError) throw error;
     throw new ViewError(
       `The data in this file cannot be unpacked (${error.message}). Write it again with \`sonew-perf dashboard --export FILE.html\`.`,
     );
@@ -84,6 +90,7 @@ function view(name) {
   return kept.get(name);
 }
 
+// The ticket's row as the server keeps it.
 async function saveTicket(id, state, note) {
   const answer = await fetch(`/api/tickets/${encodeURIComponent(id)}`, {
     method: "POST",
@@ -92,6 +99,7 @@ async function saveTicket(id, state, note) {
   });
   if (!answer.ok) throw new ViewError(await refusal(answer, "The server refused the change"));
   kept.clear();
+  return (await answer.json()).regression;
 }
 
 // Rows as a file that spreadsheets open. A cell that a spreadsheet would take for a formula is quoted as text.

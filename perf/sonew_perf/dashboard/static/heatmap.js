@@ -50,11 +50,24 @@ function heatmapCard(map, meta) {
       { class: "card-head" },
       h("h2", {}, [map.case, map.kernel].filter(Boolean).join(" · ")),
       h("span", { class: "muted" }, `time ÷ ${map.baseline}`),
+      h("div", { class: "tools" }, csvButton(caption, `heatmap-${map.kernel}-${map.machine}`, () => heatmapNumbers(map))),
     ),
     h("p", { class: "sub" }, sub),
     h("div", { class: "scroll" }, table),
     heatmapLegend(most, map),
   );
+}
+
+function heatmapNumbers(map) {
+  const columns = ["band", "workload", "elements", `time over ${map.baseline}`, "low", "high", "status", "reason", "series", "run"];
+  const rows = map.bands.flatMap((band, row) =>
+    map.sizes.flatMap((size, column) => {
+      const cell = map.cells[row][column];
+      if (!cell) return [];
+      return [[band, size.workload, size.elements, cell.ratio, cell.low, cell.high, cell.status, cell.reason, cell.series, cell.run]];
+    }),
+  );
+  return { columns, rows };
 }
 
 const sizeTitle = (size) => [size.workload, size.elements ? `${elements(size.elements)} elements` : ""].filter(Boolean).join(", ");

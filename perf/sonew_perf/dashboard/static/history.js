@@ -1,7 +1,8 @@
 // The history of a series: median and quartiles of each run, levels as thick steps, changes as flags.
 
-// What can be shown: [value in the address, label, columns], the columns as {values, low, high, unit, title}; what the series lacks is left out.
-function historyMeasures({ series, points, roof_gbps: roof }) {
+// What can be shown: [value in the address, label, columns], the columns as {values, low, high, unit, title, line, beside}; what the series
+// lacks is left out.
+function historyMeasures({ series, points }) {
   const measures = [
     [
       "time",
@@ -10,22 +11,16 @@ function historyMeasures({ series, points, roof_gbps: roof }) {
     ],
   ];
   const speeds = points.gbps ?? [];
+  const copies = points.copy_gbps ?? [];
   if (speeds.some(known)) {
-    measures.push([
-      "gbps",
-      "GB/s",
-      { values: speeds, unit: "GB/s", title: "bytes moved per second", line: known(roof) ? [roof, "copy"] : null },
-    ]);
-    if (known(roof))
+    const beside = copies.some(known) ? { values: copies, title: "copy" } : null;
+    measures.push(["gbps", "GB/s", { values: speeds, unit: "GB/s", title: "bytes moved per second", beside }]);
+    const shares = speeds.map((value, at) => (known(value) && copies[at] > 0 ? (100 * value) / copies[at] : null));
+    if (shares.some(known))
       measures.push([
         "share",
         "Share of copy",
-        {
-          values: speeds.map((value) => (known(value) ? (100 * value) / roof : null)),
-          unit: "%",
-          title: "share of a copy's speed",
-          line: [100, "copy"],
-        },
+        { values: shares, unit: "%", title: "share of the speed of the same run's copy", line: [100, "copy"] },
       ]);
   }
   Object.entries(points.ratio ?? {}).forEach(([name, values], place) => {
@@ -99,12 +94,21 @@ function followChart(place, data) {
     const all = inside.length === x.length || inside.length < 2;
     setQuery({ from: all ? null : data.points.run[inside[0][1]], to: all ? null : data.points.run[inside.at(-1)[1]] }, { quietly: true });
   });
-  place.on("plotly_doubleclick", () => setQuery({ from: null, to: null }));
-  place.on("plotly_click", ({ points }) => {
+  let before = null; // what was picked before the last click: a double click begins with one
+  place.on("plotly_doubleclick", () => {
+    const earlier = before && performance.now() - before.at < DOUBLE_CLICK ? { run: before.run, against: before.against } : {};
+    setQuery({ ...earlier, from: null, to: null });
+  });
+  place.on("plotly_click", ({ points, event }) => {
     const at = points[0]?.customdata;
-    if (known(at)) setQuery({ run: data.points.run[at], against: route().query.get("run") ?? route().query.get("against") });
+    if (!known(at) || event?.detail > 1) return;
+    const { query } = route();
+    before = { run: query.get("run"), against: query.get("against"), at: performance.now() };
+    setQuery({ run: data.points.run[at], against: before.run ?? before.against });
   });
 }
+
+const DOUBLE_CLICK = 1000; // milliseconds that its two clicks and the drawing between them take at most
 
 const historyPlaces = ({ points }, query) =>
   points.run.map((_, at) => (chosen(query, "x", SPACINGS) === "dates" ? points.date[at] : at + 1));
@@ -131,7 +135,7 @@ function historyFigure(data, measures, colours) {
   const { query } = route();
   const [kind, , measure] = measures.find(([name]) => name === query.get("show")) ?? measures[0];
   const x = historyPlaces(data, query);
-  const top = Math.max(...[...measure.values, ...(measure.high ?? [])].filter(known), 0);
+  const top = Math.max(...[...measure.values, ...(measure.high ?? []), ...(measure.beside?.values ?? [])].filter(known), 0);
   const scale = scaleOf(top || 1, measure.unit);
   const scaled = (values) => values.map((value) => (known(value) ? value * scale.factor : null));
   const median = scaled(measure.values);
@@ -139,6 +143,7 @@ function historyFigure(data, measures, colours) {
   const traces = [];
   if (measure.low) traces.push(...quartileBand(x, scaled(measure.low), scaled(measure.high), colours));
   const places = x.map((_, at) => at);
+  if (measure.beside) traces.push(besideLine(x, scaled(measure.beside.values), measure.beside.title, colours));
   traces.push(medianLine(x, median, hover, places, colours));
   if (kind === "time") traces.push(...levelSteps(data, x, scale, colours));
   const modified = places.filter((at) => data.points.modified[at] && known(median[at]));
@@ -210,6 +215,20 @@ function medianLine(x, median, text, customdata, colours) {
     connectgaps: true,
     line: { color: colours.series, width: 1.5 },
     marker: { size: x.length < 4 ? 9 : 5.5, color: colours.series },
+  };
+}
+
+// What the same runs measured beside it.
+function besideLine(x, values, title, colours) {
+  return {
+    type: "scatter",
+    mode: x.length < 4 ? "lines+markers" : "lines",
+    x,
+    y: values,
+    connectgaps: true,
+    line: { color: colours.muted, width: 1.5, dash: "dash" },
+    marker: { size: 7, color: colours.muted },
+    hovertemplate: `${plain(title)}: %{y:.4g}<extra></extra>`,
   };
 }
 

@@ -23,6 +23,7 @@ function historyLayout({ data, x, zoom, scale, measure, median, annotations, sha
     const reach = Math.max(
       ...median.filter(known),
       measure.line ? measure.line[0] : 0,
+      ...(measure.beside?.values ?? []).filter(known).map((value) => value * scale.factor),
       ...(measure.high ?? []).filter(known).map((value) => value * scale.factor),
     );
     y.range = [0, reach * 1.12 || 1];
@@ -91,6 +92,7 @@ function historyTable({ series, points }) {
     "upper quartile",
     ...ratios.map((name) => `ratio to ${name}`),
     "GB/s",
+    "GB/s of the copy",
     "samples",
     "status",
     "reason",
@@ -105,6 +107,7 @@ function historyTable({ series, points }) {
     points.q3[at],
     ...ratios.map((name) => points.ratio[name][at]),
     points.gbps?.[at] ?? null,
+    points.copy_gbps?.[at] ?? null,
     points.n[at],
     points.status[at],
     points.reason[at],

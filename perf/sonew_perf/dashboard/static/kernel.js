@@ -78,8 +78,9 @@ function renderIndex(place, list, meta) {
   ];
   const table = dataTable({ caption: "Series", first: "case", columns, nothing: "No series has these words in it." });
   const count = h("p", { class: "muted found", role: "status" });
+  const save = csvButton("the series", "series", () => seriesNumbers(list, machines));
   place.append(
-    h("div", { class: "toolbar" }, filterBox("Filter series", "Filter: band 1 bfloat16 4 Mi…"), picker("Group by", "group", GROUPS), count),
+    h("div", { class: "toolbar" }, filterBox("Filter series", 'Filter: "band 1" bfloat16 4 Mi…'), picker("Group by", "group", GROUPS), save, count),
     h("section", { class: "card flush", "aria-label": "Series" }, table.element),
   );
   const groups = {
@@ -101,11 +102,22 @@ function renderIndex(place, list, meta) {
         machines.get(row.machine),
         row.band === null ? "" : `band ${row.band}`,
       ].join(" ");
-    const found = list.filter((row) => matches(text(row), query.get("filter")));
+    const found = list.filter((row) => matches(text(row), query.get("filter"), [row.id, row.last_run]));
     count.textContent =
       found.length === list.length ? `${grouped(list.length)} series` : `${found.length} of ${grouped(list.length)} series`;
     table.show(found, groups[chosen(query, "group", GROUPS)]);
   });
+}
+
+function seriesNumbers(list, machines) {
+  const columns = ["id", "case", "kernel", "measure", "framework", "workload", "elements", "dtype", "band", "variant"];
+  const numbers = ["last", "unit", "status", "change", "points", "last_run", "last_date"];
+  const rows = list.map((row) => [
+    ...columns.map((name) => row[name]),
+    machines.get(row.machine) ?? row.machine,
+    ...numbers.map((name) => row[name]),
+  ]);
+  return { columns: [...columns, "machine", ...numbers], rows };
 }
 
 function renderSeries(place, data, meta) {
@@ -151,7 +163,7 @@ function renderSeries(place, data, meta) {
 
 const lastOf = (values, wanted = known) => values.findLast(wanted) ?? null;
 
-function seriesStrip({ series, points, threshold, judged, reason, levels, changes, roof_gbps: roof }) {
+function seriesStrip({ series, points, threshold, judged, reason, levels, changes }) {
   const done = points.median.findLastIndex(known);
   const status = points.status.at(-1);
   const spread =
@@ -161,7 +173,8 @@ function seriesStrip({ series, points, threshold, judged, reason, levels, change
   const ratios = Object.entries(points.ratio ?? {})
     .map(([name, values]) => [name, lastOf(values)])
     .filter(([, value]) => known(value));
-  const speed = lastOf(points.gbps ?? []);
+  const moved = (points.gbps ?? []).findLastIndex(known);
+  const copy = points.copy_gbps?.[moved];
   const change = changes.at(-1);
   return h(
     "dl",
@@ -177,12 +190,20 @@ function seriesStrip({ series, points, threshold, judged, reason, levels, change
         fact(
           `Time ÷ ${name}`,
           ratioText(value),
-          value === 1
-            ? "the same time"
-            : h("span", { class: `change ${value < 1 ? "faster" : "slower"}` }, value < 1 ? "▼ faster" : "▲ slower"),
+          name === "copy"
+            ? "beside a plain copy of as many elements"
+            : value === 1
+              ? "the same time"
+              : h("span", { class: `change ${value < 1 ? "faster" : "slower"}` }, value < 1 ? "▼ faster" : "▲ slower"),
         ),
       ),
-    known(speed) ? fact("Moved", quantity(`${digits(speed)} GB/s`), known(roof) ? `${percentText(speed / roof)} of a copy` : "") : null,
+    moved < 0
+      ? null
+      : fact(
+          "Moved",
+          quantity(`${digits(points.gbps[moved])} GB/s`),
+          known(copy) ? `${percentText(points.gbps[moved] / copy)} of a copy in the same run` : "",
+        ),
     fact(
       "Last change",
       change ? changeMark(change.ratio) : "none",
@@ -224,7 +245,7 @@ function changesCard({ changes, points, series }) {
       },
     ],
   });
-  table.show(changes);
+  live(() => table.show(changes));
   return h(
     "section",
     { class: "card flush", "aria-labelledby": "changes" },

@@ -72,7 +72,7 @@ function pressed(event) {
   const menu = MENU.find(([, , key]) => key === event.key);
   if (menu && event.timeStamp - waitsForPage < 1500) {
     waitsForPage = 0;
-    location.hash = address(menu[0]);
+    go(address(menu[0]));
   } else {
     const action = ACTIONS[event.key];
     if (!action) return;

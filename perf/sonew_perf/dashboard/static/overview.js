@@ -15,7 +15,7 @@ function renderOverview(place, data, here, meta) {
   place.append(
     analysing(meta),
     verdictStrip(data),
-    attentionCard(data.attention),
+    attentionCard(data.attention, data.attention_total),
     h(
       "div",
       { class: "maps" },
@@ -115,7 +115,7 @@ function verdictBar(counts) {
   );
 }
 
-function attentionCard(items) {
+function attentionCard(items, total) {
   const card = h(
     "section",
     { class: "card attention", "aria-labelledby": "attention" },
@@ -123,7 +123,7 @@ function attentionCard(items) {
       "div",
       { class: "card-head" },
       h("h2", { id: "attention" }, "What needs attention"),
-      items.length ? h("span", { class: "count" }, String(items.length)) : null,
+      items.length ? h("span", { class: "count" }, grouped(total)) : null,
     ),
   );
   if (!items.length) {
@@ -131,6 +131,7 @@ function attentionCard(items) {
     return card;
   }
   card.append(h("ul", {}, items.map(attentionItem)));
+  if (total > items.length) card.append(h("p", { class: "muted rest" }, `and ${grouped(total - items.length)} more`));
   return card;
 }
 

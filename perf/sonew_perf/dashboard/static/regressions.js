@@ -12,6 +12,10 @@ const TICKET_GROUPS = [
   ["machine", "Machine"],
 ];
 
+// What the reader unfolded and wrote, by ticket: it outlives that the table is sorted, filtered or loaded again.
+const openedTickets = new Set();
+const noteDrafts = new Map();
+
 pages.set("regressions", {
   title: "Regressions",
   async load() {
@@ -42,8 +46,13 @@ function renderRegressions(place, { tickets, series }, here, meta) {
   }
   const machines = new Map(meta.machines.map((machine) => [machine.id, machine.device]));
   const columns = ticketColumns(series, machines, () => columns.length);
-  const table = dataTable({ caption: "Regressions", first: "-ms", columns, nothing: "No ticket is left by this filter." });
-  const states = h("div");
+  const table = dataTable({
+    caption: "Regressions",
+    first: "-ms",
+    columns,
+    nothing: "No ticket is left by this filter.",
+    late: (row) => segmentOf(row) === "recovered",
+  });
   const found = h("p", { class: "muted found", role: "status" });
   place.append(
     h(
@@ -52,10 +61,10 @@ function renderRegressions(place, { tickets, series }, here, meta) {
       stateFilter(tickets),
       filterBox("Filter regressions", "Filter by case, machine, note"),
       picker("Group by", "group", TICKET_GROUPS),
+      csvButton("the regressions", "regressions", () => ticketNumbers(tickets, machines)),
       found,
     ),
     h("section", { class: "card flush", "aria-label": "Regressions" }, table.element),
-    states,
   );
   if (MODE === "export")
     place.append(
@@ -69,20 +78,48 @@ function renderRegressions(place, { tickets, series }, here, meta) {
     );
   const groups = { none: null, kernel: (row) => row.kernel, machine: (row) => machines.get(row.machine) ?? row.machine };
   live((query) => {
-    const state = query.get("state") ?? "all";
-    const text = (row) => `${row.title} ${row.note} ${row.author} ${row.id} ${row.series} ${row.kernel} ${machines.get(row.machine)}`;
-    const listed = tickets.filter((row) => (state === "all" || row.state === state) && matches(text(row), query.get("filter")));
+    const state = chosen(query, "state", SEGMENTS);
+    const text = (row) => `${row.title} ${row.note} ${row.author} ${row.kernel} ${machines.get(row.machine)}`;
+    const ids = (row) => [row.id, row.series, row.first_bad, row.last_good, row.bad_commit, row.good_commit];
+    const listed = tickets.filter(
+      (row) => (state === "all" || segmentOf(row) === state) && matches(text(row), query.get("filter"), ids(row)),
+    );
     found.textContent = `${listed.length} of ${plural(tickets.length, "ticket")}`;
     table.show(listed, groups[chosen(query, "group", TICKET_GROUPS)]);
   });
 }
 
+const SEGMENTS = [["all", "All"], STATES[0], ["recovered", "Recovered"], ...STATES.slice(1)];
+
+// Where a ticket is counted: one that nobody settled but that a later level made good again is no open one.
+const segmentOf = (row) => (row.state === "open" && row.recovered ? "recovered" : row.state);
+
 function stateFilter(tickets) {
-  const count = (state) => tickets.filter((row) => row.state === state).length;
-  return segments("State", "state", [
-    ["all", `All ${tickets.length}`],
-    ...STATES.map(([state, word]) => [state, `${word} ${count(state)}`]),
+  const count = (state) => (state === "all" ? tickets.length : tickets.filter((row) => segmentOf(row) === state).length);
+  return segments(
+    "State",
+    "state",
+    SEGMENTS.map(([state, word]) => [state, () => `${word} ${count(state)}`]),
+  );
+}
+
+function ticketNumbers(tickets, machines) {
+  const columns = ["series", "machine", "ratio", "ms", "since", "last good", "first bad", "good commit", "bad commit"];
+  const rows = tickets.map((row) => [
+    row.title,
+    machines.get(row.machine) ?? row.machine,
+    row.ratio,
+    row.ms,
+    row.date,
+    row.last_good,
+    row.first_bad,
+    row.good_commit,
+    row.bad_commit,
+    row.state,
+    row.recovered,
+    row.note,
   ]);
+  return { columns: [...columns, "state", "recovered in", "note"], rows };
 }
 
 function ticketColumns(series, machines, width) {
@@ -93,7 +130,7 @@ function ticketColumns(series, machines, width) {
       kind: "wide",
       key: (row) => row.title,
       cell: (row) => [
-        unfold(shortName(series.get(row.series), row.title), () => ticketInside(row), width()),
+        unfold(shortName(series.get(row.series), row.title), () => ticketInside(row), width(), openedTickets, row.id),
         h(
           "small",
           {},
@@ -116,12 +153,17 @@ function ticketColumns(series, machines, width) {
     { name: "trend", title: "Trend", kind: "trend", cell: (row) => sparkline(series.get(row.series)?.spark ?? []) },
     { name: "range", title: "Good … bad", cell: commitRange },
     { name: "date", title: "Since", down: true, key: (row) => row.date, cell: (row) => stamp(row.date) },
-    { name: "state", title: "State", key: (row) => STATES.findIndex(([state]) => state === row.state), cell: (row) => stateCell(row) },
+    { name: "state", title: "State", key: (row) => SEGMENTS.findIndex(([state]) => state === segmentOf(row)), cell: stateCell },
   ];
 }
 
+const recoveredTag = (row) =>
+  row.recovered
+    ? h("a", { class: "tag recovered", href: address("runs", "", { run: row.recovered }) }, `recovered in ${row.recovered}`)
+    : null;
+
 function stateCell(row) {
-  if (MODE === "export") return [stateTag(row.state), row.note ? h("small", {}, row.note) : null];
+  if (MODE === "export") return [stateTag(row.state), recoveredTag(row), row.note ? h("small", {}, row.note) : null];
   const select = h(
     "select",
     {
@@ -133,17 +175,20 @@ function stateCell(row) {
     STATES.map(([value, word]) => h("option", { value }, word)),
   );
   select.value = row.state;
-  return [select, row.note ? h("small", { class: "note" }, row.note) : null];
+  return [select, recoveredTag(row), row.note ? h("small", { class: "note" }, row.note) : null];
 }
 
 async function keepTicket(row, state, note, control) {
   control.disabled = true;
+  const own = control.matches("select") ? "select" : "button";
+  const controls = () => [...document.querySelectorAll(`#main ${own}[data-ticket]`)];
+  const place = controls().indexOf(control);
   try {
-    await saveTicket(row.id, state, note);
-    Object.assign(row, { state, note });
+    Object.assign(row, await saveTicket(row.id, state, note));
     announce(`Kept: ${row.title} is ${state}`);
     tell();
-    document.querySelector(`[data-ticket="${CSS.escape(row.id)}"]`)?.focus();
+    const left = controls();
+    (left.find((each) => each.dataset.ticket === row.id) ?? left[place] ?? left.at(-1) ?? document.querySelector("#main [data-filter]"))?.focus();
   } catch (error) {
     announce(error.message);
     control.closest("td")?.append(h("small", { class: "wrong", role: "alert" }, error.message));
@@ -154,9 +199,19 @@ async function keepTicket(row, state, note, control) {
 }
 
 function ticketInside(row) {
-  const note = h("textarea", { rows: 2, "aria-label": `Note on ${row.title}`, placeholder: "Why is it so, who looks at it?" });
-  note.value = row.note ?? "";
-  const save = h("button", { type: "button", class: "button", click: () => keepTicket(row, row.state, note.value, save) }, "Keep the note");
+  const note = h("textarea", {
+    rows: 2,
+    "aria-label": `Note on ${row.title}`,
+    placeholder: "Why is it so, who looks at it?",
+    input: () => noteDrafts.set(row.id, note.value),
+  });
+  note.value = noteDrafts.get(row.id) ?? row.note ?? "";
+  const keep = async () => {
+    const written = note.value;
+    await keepTicket(row, row.state, written, save);
+    if (row.note === written && note.value === written) noteDrafts.delete(row.id);
+  };
+  const save = h("button", { type: "button", class: "button", "data-ticket": row.id, click: keep }, "Keep the note");
   const written = row.note ? h("p", {}, row.note) : h("p", { class: "muted" }, "No note.");
   const by = row.author ? h("p", { class: "muted" }, `${row.author}${row.since ? `, ${day(row.since)}` : ""}`) : null;
   return h(

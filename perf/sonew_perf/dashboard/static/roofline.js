@@ -23,24 +23,28 @@ function renderRoofline(place, data, here, meta) {
     place.append(measureFirst("No run measured a copy beside the step, and without it there is no roof."));
     return;
   }
-  const options = devices.map((device) => [device.machine, device.name]);
-  const current = (query) => devices.find((device) => device.machine === query.get("machine")) ?? devices[0];
-  const body = h("div", { class: "group-of-cards" });
+  const options = devices.map((device) => [device.run, [device.name, day(device.date), device.label].filter(Boolean).join(" · ")]);
+  const current = (query) => devices.find((device) => device.run === query.get("run")) ?? devices[0];
+  const chart = h("div");
+  const table = rooflineTable(devices, data.series);
   place.append(
+    h("div", { class: "toolbar" }, devices.length > 1 ? picker("Run", "run", options) : h("p", { class: "muted" }, options[0][1])),
+    chart,
     h(
-      "div",
-      { class: "toolbar" },
-      devices.length > 1 ? picker("Machine", "machine", options) : h("p", { class: "muted" }, devices[0].name),
+      "section",
+      { class: "card flush", "aria-labelledby": "roof-cases" },
+      h("div", { class: "card-head" }, h("h2", { id: "roof-cases" }, "Cases")),
+      table.element,
     ),
-    body,
   );
   let drawn = null;
   live((query) => {
     const device = current(query);
+    table.show(device.points);
     if (device === drawn) return;
     drawn = device;
-    body.replaceChildren(rooflineChart(device).element, rooflineTable(device, data.series));
-    if (body.isConnected) watchCharts(); // else the page does it once it stands
+    chart.replaceChildren(rooflineChart(device).element);
+    if (chart.isConnected) watchCharts(); // else the page does it once it stands
   });
 }
 
@@ -58,7 +62,7 @@ function rooflineChart(device) {
   const nearest = [...device.points].filter((point) => known(point.share)).sort((a, b) => b.share - a.share)[0];
   return figure({
     title: "Roofline",
-    name: `roofline-${device.machine}`,
+    name: `roofline-${device.run}`,
     height: 460,
     note: h(
       "div",
@@ -67,7 +71,7 @@ function rooflineChart(device) {
       h(
         "p",
         { class: "sub" },
-        [device.how, known(device.flops_gflops) ? "" : "No compute roof was measured on this machine, so none is drawn."]
+        [device.how, known(device.flops_gflops) ? "" : "The run measured no compute roof, so none is drawn."]
           .filter(Boolean)
           .join(" "),
       ),
@@ -91,7 +95,7 @@ function rooflineChart(device) {
     after: (place) =>
       place.on("plotly_click", ({ points }) => {
         const series = points[0]?.customdata;
-        if (series) location.hash = address("kernel", series);
+        if (series) go(address("kernel", series));
       }),
   });
 }
@@ -175,9 +179,9 @@ function roofNames(device, { left, right, ridge }, colours) {
   return names;
 }
 
-function rooflineTable(device, series) {
+function rooflineTable(devices, series) {
   const about = (point) => series.get(point.series) ?? {};
-  const table = dataTable({
+  return dataTable({
     caption: "Cases against the roof",
     first: "-share",
     columns: [
@@ -209,18 +213,11 @@ function rooflineTable(device, series) {
         cell: (point) => digits(point.intensity),
       },
       { name: "ms", title: "Time", kind: "number", down: true, key: (point) => point.ms, cell: (point) => quantity(duration(point.ms)) },
-      ...(known(device.flops_gflops)
+      ...(devices.some((device) => known(device.flops_gflops))
         ? [{ name: "bound", title: "Bound by", key: (point) => point.bound, cell: (point) => BOUNDS[point.bound] ?? NOTHING }]
         : []),
     ],
   });
-  table.show(device.points);
-  return h(
-    "section",
-    { class: "card flush", "aria-labelledby": "roof-cases" },
-    h("div", { class: "card-head" }, h("h2", { id: "roof-cases" }, "Cases")),
-    table.element,
-  );
 }
 
 function shareBar(point) {

@@ -30,9 +30,31 @@ function setQuery(values, { quietly = false } = {}) {
   const { page, id, query } = route();
   const next = address(page, id, { ...Object.fromEntries(query), ...values });
   if (next === location.hash) return;
-  if (quietly) window.history.replaceState(null, "", next);
+  if (quietly) window.history.replaceState(window.history.state, "", next);
   else window.history.pushState(null, "", next);
   tell();
+}
+
+// Goes to another page; this one is found again as it was left.
+function go(hash) {
+  rememberPlace();
+  location.hash = hash;
+}
+
+// Keeps in the step of the history where the reader was: how far down, and on which link.
+function rememberPlace() {
+  const link = document.activeElement?.closest?.("#main a[href]");
+  window.history.replaceState({ scroll: scrollY, link: link ? link.getAttribute("href") : null }, "");
+}
+
+// The place where the reader was in this step of the history; false where it is a new one.
+function returnToPlace() {
+  const { scroll, link } = window.history.state ?? {};
+  if (typeof scroll !== "number") return false;
+  const found = link ? document.querySelector(`#main a[href="${CSS.escape(link)}"]`) : null;
+  (found ?? document.querySelector("#main h1"))?.focus({ preventScroll: true });
+  scrollTo(0, scroll);
+  return true;
 }
 
 // Calls `watcher(query)` now and whenever the query changes while this page is shown.
@@ -54,8 +76,10 @@ async function follow({ again = false, focus = true } = {}) {
   const here = route();
   if (!again && shown.path === pathOf(here)) {
     tell();
+    returnToPlace();
     return;
   }
+  if (again) rememberPlace();
   const turn = shown.turn + 1;
   forgetCharts();
   shown = { path: pathOf(here), watchers: [], turn };
@@ -98,7 +122,9 @@ function finish(place, focus) {
   const title = place.querySelector("h1");
   document.title = `${title ? title.textContent : "Performance"} · SONew`;
   document.body.dataset.ready = shown.path;
-  if (focus) {
+  if (returnToPlace()) {
+    // a step that was taken before
+  } else if (focus) {
     title?.focus({ preventScroll: true });
     scrollTo(0, 0);
   }

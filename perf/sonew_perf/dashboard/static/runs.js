@@ -24,12 +24,18 @@ function renderRuns(place, runs, here, meta) {
   const count = h("p", { class: "muted found", role: "status" });
   place.append(
     environment,
-    h("div", { class: "toolbar" }, filterBox("Filter runs", "Filter by label, commit, machine"), count),
+    h(
+      "div",
+      { class: "toolbar" },
+      filterBox("Filter runs", "Filter by label, commit, machine"),
+      csvButton("the runs", "runs", () => runNumbers(runs)),
+      count,
+    ),
     h("section", { class: "card flush", "aria-label": "Runs" }, table.element),
   );
   live((query) => {
-    const text = (run) => `${run.id} ${run.label} ${run.command} ${run.commit} ${run.branch} ${run.machine_name} ${run.origin}`;
-    const found = runs.filter((run) => matches(text(run), query.get("filter")));
+    const text = (run) => `${run.label} ${run.command} ${run.branch} ${run.machine_name} ${run.origin}`;
+    const found = runs.filter((run) => matches(text(run), query.get("filter"), [run.id, run.commit]));
     count.textContent = found.length === runs.length ? plural(runs.length, "run") : `${found.length} of ${plural(runs.length, "run")}`;
     const active = document.activeElement?.dataset?.pick;
     table.show(found);
@@ -52,6 +58,22 @@ function pickColumn(name, title, parameter) {
   return { name, title, kind: "pick", cell: pick };
 }
 
+// The run's card above the list; filter, order and the second run stay.
+function openRun(event, run) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab
+  event.preventDefault();
+  setQuery({ run: run.id });
+  const title = document.getElementById("environment");
+  title.focus({ preventScroll: true });
+  title.scrollIntoView({ block: "start" });
+}
+
+function runNumbers(runs) {
+  const columns = ["id", "date", "label", "command", "commit", "branch", "modified", "machine_name", "load", "seconds"];
+  const counts = ["points", "failed", "skipped", "origin", "pinned", "file"];
+  return { columns: [...columns, ...counts], rows: runs.map((run) => [...columns, ...counts].map((name) => run[name])) };
+}
+
 function runColumns() {
   return [
     {
@@ -60,7 +82,17 @@ function runColumns() {
       down: true,
       key: (run) => run.date,
       cell: (run) =>
-        h("a", { href: address("runs", "", { run: run.id }), "data-row": true, class: "whole", title: ago(run.date) }, moment(run.date)),
+        h(
+          "a",
+          {
+            href: address("runs", "", { run: run.id }),
+            "data-row": true,
+            class: "whole",
+            title: ago(run.date),
+            click: (event) => openRun(event, run),
+          },
+          moment(run.date),
+        ),
     },
     pickColumn("a", "A", "run"),
     pickColumn("b", "B", "against"),
@@ -150,7 +182,7 @@ function environmentCard(first, second) {
   const head = h(
     "div",
     { class: "card-head" },
-    h("h2", { id: "environment" }, title),
+    h("h2", { id: "environment", tabindex: "-1" }, title),
     first && second ? null : h("span", { class: "muted" }, `${name(one)}. Pick one more to compare.`),
     h("div", { class: "tools" }, clear),
   );

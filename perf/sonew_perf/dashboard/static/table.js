@@ -6,13 +6,13 @@ function order(a, b) {
   return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-// What is not known comes last whichever way the rest is sorted.
-function sorted(rows, column, down) {
+// What is not known comes last whichever way the rest is sorted, and what is `late` after that.
+function sorted(rows, column, down, late) {
   const keyed = rows.map((row) => [column.key(row), row]);
   const blank = ([key]) => key === null || key === undefined || key === "";
-  return [...keyed.filter((each) => !blank(each)).sort(([a], [b]) => (down ? order(b, a) : order(a, b))), ...keyed.filter(blank)].map(
-    ([, row]) => row,
-  );
+  const listed = [...keyed.filter((each) => !blank(each)).sort(([a], [b]) => (down ? order(b, a) : order(a, b))), ...keyed.filter(blank)];
+  const ordered = listed.map(([, row]) => row);
+  return [...ordered.filter((row) => !late(row)), ...ordered.filter(late)];
 }
 
 function headingCell(column, sortedBy, choose) {
@@ -29,8 +29,18 @@ function headingCell(column, sortedBy, choose) {
 }
 
 // `columns`: {name, title, key(row), cell(row), kind: "number"|"grow"|…, down: sorts downwards first}. `groupOf(row)` makes a row group.
-// `opened(row)` gives what a row unfolds to, with the button made by `unfold` in its first cell. Gives {element, show(rows)}.
-function dataTable({ caption, columns, first, groupOf = null, limit = 250, nothing = "No rows.", parameter = "sort", mark = () => null }) {
+// Rows that are `late` stand behind all others. Gives {element, show(rows)}, of which a page calls `show` in a watcher: it sorts.
+function dataTable({
+  caption,
+  columns,
+  first,
+  groupOf = null,
+  limit = 250,
+  nothing = "No rows.",
+  parameter = "sort",
+  mark = () => null,
+  late = () => false,
+}) {
   const head = h("thead");
   const table = h("table", {}, h("caption", { class: "visually-hidden" }, caption), head);
   const more = h("div", { class: "more" });
@@ -62,18 +72,20 @@ function dataTable({ caption, columns, first, groupOf = null, limit = 250, nothi
       columns.map((column, place) => h(place ? "td" : "th", { scope: place ? null : "row", class: column.kind ?? null }, column.cell(row))),
     );
 
-  function bodies(listed) {
+  function bodies(listed, ordered) {
     if (!listed.length) return [h("tbody", {}, h("tr", {}, h("td", { colspan: columns.length, class: "muted" }, nothing)))];
     if (!groupOf) return [h("tbody", {}, listed.map(rowOf))];
     const groups = new Map();
     for (const row of listed) groups.set(groupOf(row), [...(groups.get(groupOf(row)) ?? []), row]);
+    const counts = new Map();
+    for (const row of ordered) counts.set(groupOf(row), (counts.get(groupOf(row)) ?? 0) + 1);
     const title = (name, count) =>
       h(
         "tr",
         { class: "group" },
         h("th", { colspan: columns.length, scope: "rowgroup" }, name, h("span", { class: "count" }, grouped(count))),
       );
-    return [...groups].map(([name, members]) => h("tbody", {}, title(name, members.length), members.map(rowOf)));
+    return [...groups].map(([name, members]) => h("tbody", {}, title(name, counts.get(name)), members.map(rowOf)));
   }
 
   function write() {
@@ -89,10 +101,12 @@ function dataTable({ caption, columns, first, groupOf = null, limit = 250, nothi
       rows,
       columns.find((column) => column.name === by.name),
       by.down,
+      late,
     );
     const listed = all ? ordered : ordered.slice(0, limit);
     for (const body of [...table.tBodies]) body.remove();
-    table.append(...bodies(listed));
+    table.append(...bodies(listed, ordered));
+    for (const button of table.querySelectorAll("[data-reopen]")) button.click();
     const rest = ordered.length - listed.length;
     more.replaceChildren(
       ...(rest
@@ -124,16 +138,18 @@ function dataTable({ caption, columns, first, groupOf = null, limit = 250, nothi
   };
 }
 
-// A button in a row that unfolds what `inside()` makes in a row of its own below.
-function unfold(label, inside, columns) {
+// A button in a row that unfolds what `inside()` makes in a row of its own below. Rows whose `key` is in the set `opened` are unfolded
+// again when their table is written anew.
+function unfold(label, inside, columns, opened = new Set(), key = null) {
   const button = h(
     "button",
-    { type: "button", class: "unfold", "aria-expanded": "false", "data-row": true, click: toggle },
+    { type: "button", class: "unfold", "aria-expanded": "false", "data-row": true, "data-reopen": opened.has(key), click: toggle },
     icon("next"),
     h("span", {}, label),
   );
   let below = null;
   function toggle() {
+    delete button.dataset.reopen;
     if (below) {
       below.remove();
       below = null;
@@ -141,6 +157,8 @@ function unfold(label, inside, columns) {
       below = h("tr", { class: "unfolded" }, h("td", { colspan: columns }, h("div", { class: "inside" }, inside())));
       button.closest("tr").after(below);
     }
+    if (below) opened.add(key);
+    else opened.delete(key);
     button.setAttribute("aria-expanded", String(Boolean(below)));
   }
   return button;

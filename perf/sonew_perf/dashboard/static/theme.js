@@ -37,6 +37,16 @@ function chooseTheme(next) {
   redrawCharts();
 }
 
+// Paper is light, and so are the charts on it.
+addEventListener("beforeprint", () => {
+  document.documentElement.dataset.theme = "light";
+  redrawCharts();
+});
+addEventListener("afterprint", () => {
+  applyTheme();
+  redrawCharts();
+});
+
 const themeTitle = () => `Colours: ${theme === "system" ? "as the system has them" : theme}`;
 
 function themeButton() {

@@ -67,6 +67,7 @@ function hiddenNote(found, listed, query) {
 }
 
 function verdictColumns(one, axis) {
+  const opened = new Set();
   const effect = (entry) => (known(entry.ratio) && entry.ratio > 0 ? Math.abs(Math.log(entry.ratio)) : null);
   const columns = [
     {
@@ -74,7 +75,7 @@ function verdictColumns(one, axis) {
       title: "Case",
       kind: "grow",
       key: entryTitle,
-      cell: (entry) => [unfold(entryTitle(entry), () => entryInside(entry, one), columns.length), h("small", {}, entryDetail(entry))],
+      cell: (entry) => [unfold(entryTitle(entry), () => entryInside(entry, one), columns.length, opened, entry), h("small", {}, entryDetail(entry))],
     },
     {
       name: "verdict",

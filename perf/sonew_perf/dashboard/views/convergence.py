@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from sonew_perf.dashboard.content import Content, Row
-from sonew_perf.dashboard.views.plain import even_places, number
+from sonew_perf.dashboard.views.plain import even_places, number, plain
+from sonew_perf.records.checks import is_number
 
 MOST_LOSSES: Final = 200
 LAST_STEPS: Final = 20  # where a record has no result of its own, the mean loss over these
@@ -34,15 +36,18 @@ def convergence(content: Content) -> Row:
 
 def _usable(entry: Mapping[str, Any]) -> bool:
     """Whether a foreign entry has what a curve needs."""
-    losses, rate = entry.get("losses"), entry.get("lr")
+    losses, band = entry.get("losses"), entry.get("band")
     texts = all(isinstance(entry.get(name), str) for name in ("task", "method", "run"))
-    numbers = isinstance(losses, list) and losses and all(loss is None or isinstance(loss, int | float) for loss in losses)
-    return texts and bool(numbers) and isinstance(rate, int | float) and isinstance(entry.get("band"), int | None)
+    numbers = isinstance(losses, list) and losses and all(loss is None or is_number(loss) for loss in losses)
+    return texts and bool(numbers) and is_number(entry.get("lr")) and (band is None or (isinstance(band, int) and is_number(band)))
 
 
 def _label(entry: Mapping[str, Any]) -> str:
-    method = str(entry["method"])
-    return LABELS.get(method, method).replace("{band}", str(entry.get("band")))
+    """The method with what changes what it does, but not its learning rate."""
+    method, hyper = str(entry["method"]), entry.get("hyper")
+    gamma = hyper.get("gamma") if isinstance(hyper, Mapping) else None
+    said = f", gamma {gamma:g}" if is_number(gamma) else ""
+    return LABELS.get(method, method).replace("{band}", str(entry.get("band"))) + said
 
 
 def _group(entry: Mapping[str, Any]) -> Group:
@@ -53,7 +58,7 @@ def _group(entry: Mapping[str, Any]) -> Group:
 def _final(entry: Mapping[str, Any]) -> float | None:
     """The result; None where training diverged."""
     if "loss" in entry:
-        return entry["loss"] if isinstance(entry["loss"], int | float) else None
+        return entry["loss"] if is_number(entry["loss"]) else None
     last = entry["losses"][-LAST_STEPS:]
     return None if None in last else statistics.fmean(last)
 
@@ -73,7 +78,7 @@ def _best_rates(entries: list[Row]) -> dict[Group, float]:
 
 def _state_bytes(entry: Mapping[str, Any]) -> int | None:
     """As recorded, else counted from the method's state."""
-    if isinstance(recorded := entry.get("state_bytes"), int):
+    if isinstance(recorded := entry.get("state_bytes"), int) and is_number(recorded):
         return recorded
     per_element, elements = STATE_BYTES.get(entry["method"]), ELEMENTS.get(entry["task"])
     return per_element(int(entry.get("band") or 0)) * elements if per_element is not None and elements is not None else None
@@ -88,9 +93,10 @@ def _curve(content: Content, entry: Mapping[str, Any], *, best: bool) -> Row:
         "method": entry["method"],
         "band": None if entry["method"] == "adamw" else entry.get("band"),
         "lr": entry["lr"],
-        "seed": entry.get("seed"),
+        "seed": plain(entry.get("seed")),
         "machine": run.machine.id if run else "",
         "run": entry["run"],
+        "run_name": (run.label or Path(run.path).stem) if run else entry["run"],
         "date": str(entry.get("date", run.date if run else "")),
         "steps": [place + 1 for place in places],
         "loss": [number(losses[place]) for place in places],
@@ -103,5 +109,5 @@ def _curve(content: Content, entry: Mapping[str, Any], *, best: bool) -> Row:
 
 
 def _per_step(entry: Mapping[str, Any], name: str) -> float | None:
-    seconds = entry.get(name)
-    return number(seconds / len(entry["losses"])) if isinstance(seconds, int | float) else None
+    seconds: Any = entry.get(name)
+    return number(seconds / len(entry["losses"])) if is_number(seconds) else None

@@ -17,6 +17,7 @@ from sonew_perf.dashboard.views.runs import run_row
 from sonew_perf.records.model import Point, Series
 
 MOST_ATTENTION: Final = 10
+LEAST_OF_KIND: Final = 2  # places of each kind that has as many
 STALE: Final = timedelta(days=30)
 BASELINES: Final = ("AdamW fused", "optax.adamw", "copy")  # whom a kernel is compared with, the first that was timed beside it
 Group = tuple[str, str, str, str, str]  # kernel, case without its band, framework, machine, dtype
@@ -26,11 +27,13 @@ def overview(content: Content) -> Row:
     """The view `overview`."""
     run = content.runs[-1] if content.runs else None
     ab = [record for record in content.comparisons if _real(record["comparison"])]
+    listed, total = attention(content, ab)
     return {
-        "last_run": run_row(run, Counter(point.status for point in content.newest.values())) if run else None,
+        "last_run": run_row(run, Counter(point.status for point in content.newest.values() if point.run == run.id)) if run else None,
         "last_comparison": _last_comparison(ab[-1]) if ab else None,
         "noise_floor": _noise_floor(content),
-        "attention": attention(content, ab),
+        "attention": listed,
+        "attention_total": total,
         "heatmaps": heatmaps(content),
     }
 
@@ -54,10 +57,17 @@ def _noise_floor(content: Content) -> Row | None:
     return None
 
 
-def attention(content: Content, ab: Sequence[Row]) -> list[Row]:
-    """What to look at, the largest loss in milliseconds first, then what has none: failures, broken files, old numbers."""
-    items = [*_regressed(content), *_slower(ab), *_failed(content), *_broken(content), *_stale(content)]
-    return sorted(items, key=lambda item: -(item["ms"] or 0.0))[:MOST_ATTENTION]
+def attention(content: Content, ab: Sequence[Row]) -> tuple[list[Row], int]:
+    """(what to look at, of how much): the largest loss in milliseconds first, then what has none: failures, broken files, old numbers.
+
+    Each of these kinds keeps a few places, however much became slower.
+    """
+    slower = sorted([*_regressed(content), *_slower(ab)], key=lambda item: -(item["ms"] or 0.0))
+    kinds = (slower, _failed(content), _broken(content), _stale(content))
+    places = [min(len(items), LEAST_OF_KIND) for items in kinds]
+    for kind, items in enumerate(kinds):
+        places[kind] += min(len(items) - places[kind], MOST_ATTENTION - sum(places))
+    return [item for items, most in zip(kinds, places, strict=True) for item in items[:most]], sum(map(len, kinds))
 
 
 def _item(kind: str, title: str, text: str, page: str, place: str, *, change: float | None = None, ms: float | None = None) -> Row:
@@ -101,8 +111,14 @@ def _slower(ab: Sequence[Row]) -> list[Row]:
 
 
 def _failed(content: Content) -> list[Row]:
+    """Series whose newest result is a failure; where there are several machines it says on which."""
+
+    def text(point: Point) -> str:
+        run, reason = content.run_by_id.get(point.run), point.reason or "failed"
+        return reason if run is None or len(content.machines) == 1 else f"on {run.machine.device}: {reason}"
+
     return [
-        _item("failure", content.series[series_id].title, point.reason or "failed", "kernel", series_id)
+        _item("failure", content.series[series_id].title, text(point), "kernel", series_id)
         for series_id, point in content.newest.items()
         if point.status == "failed" and series_id in content.series
     ]

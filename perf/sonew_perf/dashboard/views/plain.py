@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from sonew_perf.dashboard.content import Json
+from sonew_perf.records.checks import LARGEST
 
 DIGITS: Final = 5  # that a number keeps: a timing has fewer that mean something
 LONGEST: Final = 4000  # characters of one piece of foreign text
@@ -15,8 +16,8 @@ T = TypeVar("T")
 
 
 def number(value: float | None) -> float | None:
-    """A finite number of five digits, None for none."""
-    if value is None or not math.isfinite(value):
+    """A finite number of five digits, None for none; whole ones beyond 2**53 are none, since a browser cannot count them."""
+    if value is None or (abs(value) > LARGEST if isinstance(value, int) else not math.isfinite(value)):
         return None
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 

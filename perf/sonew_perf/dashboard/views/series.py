@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -16,29 +16,16 @@ SPARK: Final = 40  # medians of the small chart in the list
 WITH_SAMPLES: Final = 30  # newest runs whose samples and facts travel with a series
 
 
-def copy_of(content: Content, series: Series) -> Series | None:
-    """The copy of as many elements on the same machine: what the memory system allows."""
-    return next(
-        (
-            other
-            for other in content.series.values()
-            if other.case == "copy"
-            and (other.measure, other.machine, other.workload, other.elements)
-            == (series.measure, series.machine, series.workload, series.elements)
-        ),
-        None,
-    )
-
-
-def copy_gbps(content: Content, series: Series, run: str) -> float | None:
-    """Bytes per second of the copy in one run, in GB/s; None where that run had none."""
-    copy = copy_of(content, series)
-    if copy is None:
-        return None
-    point = content.last.get(copy.id)
-    if point is None or point.run != run:
-        point = next((one for one in content.index.summary_points(copy.id) if one.run == run), None)
-    return None if point is None else rate(work_of(copy).moved, point.median)
+def copy_speeds(content: Content, series: Series) -> dict[str, float]:
+    """GB/s of the copy of as many elements on the same machine, by run: what the memory system allowed there and then."""
+    wanted = (series.measure, series.machine, series.workload, series.elements)
+    found: dict[str, float] = {}
+    for other in content.series.values():
+        if other.case == "copy" and (other.measure, other.machine, other.workload, other.elements) == wanted:
+            moved = work_of(other).moved
+            speeds = ((point.run, rate(moved, point.median)) for point in content.index.summary_points(other.id))
+            found = {run: speed for run, speed in speeds if speed is not None} | found
+    return found
 
 
 def series_row(content: Content, series: Series, points: Sequence[Point]) -> Row:
@@ -85,21 +72,19 @@ def one_series(content: Content, series: Series, *, with_samples: int = WITH_SAM
     points = content.index.points(series.id)
     recent = points[-with_samples:] if with_samples else []
     work = work_of(series)
-    last = content.last.get(series.id)
     return {
         "series": series_row(content, series, points),
-        "points": _columns(content, points, work.moved),
+        "points": _columns(content, points, work.moved, copy_speeds(content, series) if work.moved is not None else {}),
         **_analysis(content, series, points),
         "samples": {point.run: [number(sample) for sample in point.samples] for point in recent if point.samples},
         "facts": {point.run: flat(point.facts) for point in points[-WITH_SAMPLES:]},
         "repro": {point.run: content.run_by_id[point.run].command for point in points[-WITH_SAMPLES:] if point.run in content.run_by_id},
         "bytes_moved": work.moved,
-        "roof_gbps": number(copy_gbps(content, series, last.run)) if last is not None and work.moved is not None else None,
         "siblings": _siblings(content, series),
     }
 
 
-def _columns(content: Content, points: Sequence[Point], moved: int | None) -> Row:
+def _columns(content: Content, points: Sequence[Point], moved: int | None, copies: Mapping[str, float]) -> Row:
     runs = [content.run_by_id.get(point.run) for point in points]
     peers = sorted({peer for point in points for peer in point.against})
     return {
@@ -116,6 +101,7 @@ def _columns(content: Content, points: Sequence[Point], moved: int | None) -> Ro
         "n": [len(point.samples) for point in points],
         "ratio": {peer: [number(_median(point, peer)) for point in points] for peer in peers},
         "gbps": [number(rate(moved, point.median)) for point in points],
+        "copy_gbps": [number(copies.get(point.run)) for point in points],
     }
 
 
