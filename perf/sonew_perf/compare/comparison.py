@@ -27,7 +27,7 @@ class Settings:
     """
 
     launches: int = 6
-    rounds: int = 20
+    rounds: int = 30
     tolerance: float = 0.03
     fail_on: float = 0.03
     turns: bool = True
@@ -38,7 +38,7 @@ class Settings:
         if self.launches < FEWEST_LAUNCHES or self.launches * self.rounds < FEWEST_ROUNDS:
             msg = (
                 f"launches={self.launches} of rounds={self.rounds} judge nothing: at least {FEWEST_LAUNCHES} launches and {FEWEST_ROUNDS} "
-                "rounds together are needed. Pass for example --launches 6 --rounds 20."
+                "rounds together are needed. Pass for example --launches 6 --rounds 30."
             )
             raise InvalidConfigError(msg)
         for name, value in (("tolerance", self.tolerance), ("fail-on", self.fail_on)):

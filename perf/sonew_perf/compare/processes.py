@@ -176,6 +176,11 @@ class Pair:
             said.append(process.ask(request | {"slowdown": subject.slowdown}, self._left(PREPARE_S)))
         return max(answer.pop("calls") for answer in said), said
 
+    def renew(self, case: str) -> None:
+        """Put a prepared case's tensors elsewhere in memory, on both sides."""
+        for process in self._processes:
+            process.ask({"do": "renew", "name": case}, self._left(SAMPLE_S))
+
     def sample(self, case: str, side: int, calls: int) -> float:
         """Milliseconds per call of a prepared case, on side 0 (base) or 1 (head)."""
         return float(self._processes[side].ask({"do": "sample", "name": case, "calls": calls}, self._left(SAMPLE_S))["ms"])

@@ -1,7 +1,7 @@
 """The schedule: launch after launch both sides' processes are started anew, and in each the cases are timed in shuffled rounds.
 
-What differs between two processes of the same program (where its memory lies, which pages are huge) stays the same as long as they
-live, and can be worth some percent: it looks like a change and is none. So a comparison does not only repeat rounds, it repeats launches.
+Where a program's memory lies stays the same as long as it lives, and was measured to be worth 2 to 5 % of a step: it looks like a change
+and is none. So every round puts the tensors elsewhere, and a comparison does not only repeat rounds, it repeats launches.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class Timer(Protocol):
 
     def prepare(self, case: Case) -> tuple[int, list[dict[str, Any]]]:
         """Build a case: calls per sample, and what each side says of it."""
+        ...
+
+    def renew(self, case: str) -> None:
+        """Put a prepared case's tensors elsewhere in memory."""
         ...
 
     def sample(self, case: str, side: int, calls: int) -> float:
@@ -133,6 +137,7 @@ def _one_launch(timer: Timer, lot: Sequence[Timed], schedule: _Schedule) -> None
                 continue
             name, spent = timed.case.name, [0.0, 0.0]
             try:
+                timer.renew(name)
                 for side in schedule.shuffler.choice(schedule.orders):
                     spent[side] += timer.sample(name, side, calls[name]) / 2
             except MeasurementError as error:

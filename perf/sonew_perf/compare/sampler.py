@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 Work = Callable[[], object]
+Make = Callable[[], Work]
 Clock = Callable[[Work, int], float]
 STRETCHES = 5
+HELD = 6  # blocks between old and new tensors
+LARGEST_BLOCK = 2**22
 LR = 1e-6  # parameters stay where they are however often a step is taken
 
 
@@ -35,25 +39,30 @@ def load_measure(path: str) -> Any:  # noqa: ANN401  # a module
     return module
 
 
-def torch_step(case: dict[str, Any], device: str, tuning: str) -> tuple[Work, dict[str, Any]]:
-    """A step of `sonew.torch.SONew` over fixed gradients, and what stepped it."""
+def torch_step(case: dict[str, Any], device: str, tuning: str) -> tuple[Make, dict[str, Any]]:
+    """What makes a step of `sonew.torch.SONew` over fixed gradients, and what steps it."""
     import torch  # noqa: PLC0415  # the JAX side's process must not load it
 
     from sonew.torch import SONew  # noqa: PLC0415  # as torch
 
     generator = torch.Generator(device).manual_seed(0)
-    params = [torch.randn(shape, device=device, generator=generator) for shape in case["shapes"]]
-    for param in params:
-        param.grad = torch.randn(param.shape, device=device, generator=generator)
+    params, grads = ([torch.randn(shape, device=device, generator=generator) for shape in case["shapes"]] for _ in range(2))
     state = {} if case["state"] == "float32" else {"state_dtype": case["state"], "direction_dtype": case["state"]}
-    optimizer = SONew(params, lr=LR, band=case["band"], tuning=tuning, **state)  # type: ignore[arg-type]  # SONew checks the name
-    optimizer.step()
-    plans = [f"{plan.backend}, {plan.config}, {plan.provenance}" for plan in optimizer.plans()]
-    return optimizer.step, {"plans": plans}
+
+    def stepped() -> SONew:
+        mine = [param.clone() for param in params]
+        for param, grad in zip(mine, grads, strict=True):
+            param.grad = grad.clone()
+        made = SONew(mine, lr=LR, band=case["band"], tuning=tuning, **state)  # type: ignore[arg-type]  # SONew checks the name
+        made.step()
+        return made
+
+    plans = [f"{plan.backend}, {plan.config}, {plan.provenance}" for plan in stepped().plans()]
+    return lambda: stepped().step, {"plans": plans}
 
 
-def jax_step(case: dict[str, Any], device: str) -> tuple[Work, dict[str, Any]]:
-    """A jitted, donated step of `sonew.jax.sonew` over fixed gradients."""
+def jax_step(case: dict[str, Any], device: str) -> tuple[Make, dict[str, Any]]:
+    """What makes a jitted, donated step of `sonew.jax.sonew` over fixed gradients."""
     import jax  # noqa: PLC0415  # the torch side's process must not load it
     import numpy as np  # noqa: PLC0415  # as jax
     import optax  # noqa: PLC0415  # as jax
@@ -62,7 +71,7 @@ def jax_step(case: dict[str, Any], device: str) -> tuple[Work, dict[str, Any]]:
 
     place = jax.devices({"cuda": "gpu"}.get(device, device))[0]  # an error where there is none
     rng = np.random.default_rng(0)
-    params, grads = ([jax.device_put(rng.standard_normal(shape, np.float32), place) for shape in case["shapes"]] for _ in range(2))
+    params, grads = ([rng.standard_normal(shape, np.float32) for shape in case["shapes"]] for _ in range(2))
     tx = sonew(LR, band=case["band"])
 
     def take(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:  # noqa: ANN401  # trees
@@ -70,14 +79,19 @@ def jax_step(case: dict[str, Any], device: str) -> tuple[Work, dict[str, Any]]:
         return optax.apply_updates(params, updates), state
 
     jitted = jax.jit(take, donate_argnums=(0, 1))
-    carried = [params, jax.tree.map(jax.numpy.copy, tx.init(params))]
 
-    def step() -> object:
-        carried[:] = jitted(*carried, grads)
-        return jax.block_until_ready(carried)
+    def make() -> Work:
+        mine, held = (jax.tree.map(jax.numpy.copy, jax.device_put(arrays, place)) for arrays in (params, grads))
+        carried = [mine, jax.tree.map(jax.numpy.copy, tx.init(mine))]
 
-    step()
-    return step, {"plans": []}
+        def step() -> object:
+            carried[:] = jitted(*carried, held)
+            return jax.block_until_ready(carried)
+
+        step()
+        return step
+
+    return make, {"plans": []}
 
 
 def slowed(work: Work, seconds: float) -> Work:
@@ -99,8 +113,9 @@ class Sampler:
     def __init__(self, measure: Any) -> None:  # noqa: ANN401  # a module
         self._measure = measure
         self._clock: Clock = measure.CLOCKS["cpu"]
+        self._makes: dict[str, Make] = {}
         self._works: dict[str, Work] = {}
-        self._target = float(measure.TARGET_SAMPLE_S)
+        self._between: list[bytearray] = []
 
     def prepare(self, case: dict[str, Any], device: str, tuning: str, slowdown: float) -> dict[str, Any]:
         """Build a case and say what it is and how many calls fill a sample.
@@ -110,17 +125,28 @@ class Sampler:
             slowdown: share of its own time by which each call is slowed down on purpose; on a CPU only.
         """
         if case["framework"] == "torch":
-            work, facts = torch_step(case, device, tuning)
+            make, facts = torch_step(case, device, tuning)
             self._clock = self._measure.CLOCKS[device]
         else:
-            work, facts = jax_step(case, device)
-        seconds = min(self._clock(work, 1) for _ in range(5))
-        calls = max(1, min(self._measure.MAX_REPETITIONS, round(self._target / max(seconds, 1e-9))))
+            make, facts = jax_step(case, device)
+        work = make()
+        seconds = min(self._clock(work, 1) for _ in range(STRETCHES))
+        calls = max(1, min(self._measure.MAX_REPETITIONS, round(self._measure.TARGET_SAMPLE_S / max(seconds, 1e-9))))
         if slowdown:
-            per_call = min(self._clock(work, calls) for _ in range(5)) / calls
-            work = slowed(work, slowdown * per_call)
-        self._works[case["name"]] = work
+            wait = slowdown * min(self._clock(work, calls) for _ in range(STRETCHES)) / calls
+            self._makes[case["name"]] = lambda: slowed(make(), wait)
+        else:
+            self._makes[case["name"]] = make
+        self._works[case["name"]] = self._makes[case["name"]]()
         return facts | {"calls": calls}
+
+    def renew(self, name: str) -> None:
+        """Put a case's tensors elsewhere in memory: where they lie is worth some percent of a step, and stays as long as they do.
+
+        Blocks of random sizes that are held for a while keep the system from handing out the same memory again.
+        """
+        self._between = [*self._between[-HELD:], bytearray(random.randrange(LARGEST_BLOCK))]  # noqa: S311  # no secret
+        self._works[name] = self._makes[name]()
 
     def sample(self, name: str, calls: int) -> float:
         """Milliseconds per call, of the fastest of a few stretches: what disturbs a machine makes a stretch longer, never shorter.
@@ -136,6 +162,9 @@ class Sampler:
         """What a request asks for."""
         if request["do"] == "prepare":
             return self.prepare(request["case"], request["device"], request["tuning"], request["slowdown"])
+        if request["do"] == "renew":
+            self.renew(request["name"])
+            return {}
         if request["do"] == "sample":
             return {"ms": self.sample(request["name"], request["calls"])}
         import sonew  # noqa: PLC0415  # which one is the question

@@ -99,7 +99,7 @@ def test_cases_can_be_chosen(play: dict[str, float]) -> None:
         ((".", "--only", "nothing"), "matches none of"),
         ((".", "--band", "9"), "band=9 is not one of"),
         ((".", "--model", "huge"), "model='huge' is not one of"),
-        ((".", "--launches", "1"), "launches=1 of rounds=20 judge nothing"),
+        ((".", "--launches", "1"), "launches=1 of rounds=30 judge nothing"),
         ((".", "--tolerance", "0"), "tolerance=0 is not allowed"),
         ((".", "--python-head", "missing"), "is no program"),
     ],

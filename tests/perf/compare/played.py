@@ -45,6 +45,9 @@ class Played:
             raise MeasurementError(msg)
         return 1, [{"plans": []}, {"plans": []}]
 
+    def renew(self, case: str) -> None:
+        pass
+
     def sample(self, name: str, side: int, calls: int) -> float:
         assert calls == 1
         self.gone |= name in self.deadly

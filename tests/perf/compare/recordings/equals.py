@@ -43,6 +43,9 @@ class Listening:
         self.samples[case.name] = ([], [])
         return self._pair.prepare(case)
 
+    def renew(self, case: str) -> None:
+        self._pair.renew(case)
+
     def sample(self, case: str, side: int, calls: int) -> float:
         taken = self._pair.sample(case, side, calls)
         self.samples[case][side].append(float(f"{taken:.4g}"))
