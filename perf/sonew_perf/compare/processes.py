@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import selectors
 import signal
 import subprocess
@@ -147,8 +148,9 @@ class Pair:
         self._device, self._deadline = device, deadline
         self._processes: list[Process] = []
         try:
-            for subject in (base, head):
+            for subject in (base, head) if _coin() else (head, base):  # who comes first may find the better place
                 self._processes.append(Process(subject, framework, device))
+            self._processes.sort(key=lambda process: process.subject is head)
             for process in self._processes:
                 _check_sources(process)
         except BaseException:
@@ -178,7 +180,7 @@ class Pair:
 
     def renew(self, case: str) -> None:
         """Put a prepared case's tensors elsewhere in memory, on both sides."""
-        for process in self._processes:
+        for process in self._processes if _coin() else reversed(self._processes):
             process.ask({"do": "renew", "name": case}, self._left(SAMPLE_S))
 
     def sample(self, case: str, side: int, calls: int) -> float:
@@ -193,6 +195,10 @@ class Pair:
         """End both processes."""
         for process in self._processes:
             process.close()
+
+
+def _coin() -> bool:
+    return random.random() < 0.5  # noqa: S311  # an order, not a secret
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The schedule: launch after launch both sides' processes are started anew, and in each the cases are timed in shuffled rounds.
 
-Where a program's memory lies stays the same as long as it lives, and was measured to be worth 2 to 5 % of a step: it looks like a change
-and is none. So every round puts the tensors elsewhere, and a comparison does not only repeat rounds, it repeats launches.
+Where a program's memory lies stays the same as long as it lives, and is worth some percent of a step (2 to 5 of 65536 elements on an AMD
+EPYC): it looks like a change and is none. So every round puts the tensors elsewhere, and a comparison does not only repeat rounds, it
+repeats launches.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sonew.documents import DocumentError, parse_json
 from sonew.errors import SonewError
 from sonew_perf.dashboard.catalogue import Catalogue
 from sonew_perf.dashboard.documents import UnknownViewError
@@ -148,9 +148,9 @@ async def _limited(request: Request) -> bytes:
 
 def _ticket(body: bytes) -> tuple[State, str]:
     try:
-        said = json.loads(body)
+        said = parse_json(body, strict=True)
         state, note = said["state"], said.get("note", "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (DocumentError, KeyError, TypeError, AttributeError) as error:
         raise HTTPException(400, 'The body is not JSON like {"state": "accepted", "note": "why"}.') from error
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         raise HTTPException(400, f"The note must be text of at most {LONGEST_NOTE} characters.")

@@ -190,6 +190,7 @@ def test_another_page_cannot_change_a_ticket(client: Client, store: Path, header
         '{"state": 1}',
         '{"state": "gone"}',
         '{"state": "open", "note": 3}',
+        '{"state": "open", "note": "\\ud800"}',
         '{"state": "open", "note": "' + "x" * 5000 + '"}',
     ],
 )
