@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from sonew_perf.cli import history as commands
 from sonew_perf.history import report
+from sonew_perf.records.index import Index
 from sonew_perf.records.runs import write_run
 from tests.perf.records.made import Step, fake_commit, made_run, make_store, step_entry
 
@@ -23,6 +24,19 @@ app.command()(commands.regressions)
 
 def _call(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+class StoreOnly:
+    """An index without the committed records, which grow with time."""
+
+    @staticmethod
+    def open(folder: Path) -> Index:
+        return Index.open(folder, None)
+
+
+@pytest.fixture(autouse=True)
+def _store_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "Index", StoreOnly)
 
 
 @pytest.fixture(scope="module")
