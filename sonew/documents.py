@@ -99,12 +99,13 @@ def _refuse_halves(value: object) -> None:
         raise DocumentError(msg) from error
 
 
-def parse_json(data: bytes, *, strict: bool = False) -> Any:  # noqa: ANN401  # whatever the file holds
+def parse_json(data: bytes, *, strict: bool = False, halves: bool = False) -> Any:  # noqa: ANN401  # whatever the file holds
     """The value that UTF-8 encoded JSON stands for.
 
     Args:
         data: the text. strict: refuse what Python's parser takes beyond JSON: NaN, infinities, a name twice in one object,
             text that UTF-8 cannot say (half of a surrogate pair).
+        halves: let such text pass all the same, for a reader that judges each entry by itself.
 
     Raises:
         DocumentError: not UTF-8, not JSON, nested too deeply, or refused as `strict` says.
@@ -120,6 +121,6 @@ def parse_json(data: bytes, *, strict: bool = False) -> Any:  # noqa: ANN401  # 
     if too_deep(value):
         msg = f"nested in more than {DEEPEST} levels"
         raise DocumentError(msg)
-    if strict and SURROGATE.search(data):
+    if strict and not halves and SURROGATE.search(data):
         _refuse_halves(value)
     return value

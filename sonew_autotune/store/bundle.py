@@ -101,7 +101,7 @@ def read_bundle(path: Path) -> Bundle:
         UnreadableFileError: no regular file, or too large a one.
     """
     try:
-        document = parse_json(read_regular_file(path), strict=True)
+        document = parse_json(read_regular_file(path), strict=True, halves=True)
     except OSError as error:
         raise _refuse(path, f"cannot be read ({error.strerror})", "Pass the path of a bundle.") from error
     except DocumentError as error:
