@@ -24,7 +24,7 @@ from sonew_perf.machine import describe, headline
 from sonew_perf.records.files import OUTPUT_FIX, Entry, document
 from sonew_perf.records.model import Run
 from sonew_perf.records.reading import parse_record
-from sonew_perf.records.runs import FIX, RUNS
+from sonew_perf.records.runs import FIX, RUNS, record_text
 from sonew_perf.steps import report as steps_report
 from sonew_perf.steps.cases import Wanted
 from sonew_perf.steps.workloads import Workload
@@ -33,7 +33,7 @@ from sonew_perf.suite.budget import Budget
 from sonew_perf.suite.estimates import LEAST_LIMIT_S, estimate_s
 from sonew_perf.suite.groups import DEVICES, EFFORTS, Group, all_groups, select
 from sonew_perf.suite.identity import describe_machine, new_run
-from sonew_perf.suite.keeping import Place, keep, record_text
+from sonew_perf.suite.keeping import Place, keep
 from sonew_perf.suite.one import measure_one
 from sonew_perf.suite.progress import GroupProgress
 from sonew_perf.suite.run import DONE, FAILED, SKIPPED, rounds_of, run_groups, why_not

@@ -11,8 +11,8 @@ from typing import Any, Final
 from sonew.errors import InvalidConfigError
 from sonew_autotune.problems import MODELS, STATES, check_choice
 from sonew_kernels.spec import STORAGE_BYTES, SUPPORTED_BANDS
+from sonew_perf.jax.request import LARGEST_XLA_BAND
 from sonew_perf.steps.workloads import Workload, one_tensor
-from sonew_perf.suite.groups import LARGEST_XLA_BAND
 
 TORCH: Final = "torch"
 JAX: Final = "jax"

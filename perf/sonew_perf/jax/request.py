@@ -12,6 +12,7 @@ SONEW: Final = "SONew"
 ADAMW: Final = "optax.adamw"
 TRITON: Final = "triton"
 XLA: Final = "reference"  # the backend's name; what runs is XLA's compilation of the reference
+LARGEST_XLA_BAND: Final = 4  # XLA unrolls the elimination: wider ones take minutes to compile
 NAMES: Final = {TRITON: "Triton", XLA: "XLA"}
 
 

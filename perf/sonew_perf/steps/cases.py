@@ -61,22 +61,10 @@ def _adamw(params: Iterable[torch.Tensor], implementation: str) -> torch.optim.A
     return torch.optim.AdamW(params, lr=LR, fused=implementation == "fused", foreach=implementation == "foreach")
 
 
-def adamw_case(workload: Workload, device: torch.device, implementation: str) -> TimedCase:
-    """AdamW of torch, "fused" or "foreach"."""
-    return adamw_wanted(implementation).build(workload, device)
-
-
 def copy_case(workload: Workload, device: torch.device) -> TimedCase:
     """A copy of as many elements inside the device's memory."""
     work = copy_roof(workload.elements, device=device.type)
     return TimedCase(name="copy", work=work, optimizer=None, settings={"roof": "copy"})
-
-
-def sonew_case(
-    workload: Workload, device: torch.device, band: int, *, tuning: str = "on", backend: str = "auto", state: str = "float32"
-) -> TimedCase:
-    """`SONew.step()` as users call it; `state` is the type of state and direction."""
-    return sonew_wanted(band, tuning=tuning, backend=backend, state=state).build(workload, device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from sonew.errors import InvalidConfigError
 from sonew.registry import BACKENDS
 from sonew_autotune.problems import MODELS, STATES
 from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
-from sonew_perf.jax.request import ADAMW, Method
+from sonew_perf.jax.request import ADAMW, LARGEST_XLA_BAND, Method
 from sonew_perf.records.files import Entry
 from sonew_perf.steps import host, runner
 from sonew_perf.steps.cases import Wanted, sonew_wanted, wanted_cases, whole_model
@@ -42,7 +42,6 @@ MODEL_OF_INTEREST: Final = "mnist-autoencoder"
 HOST_MODEL: Final = "gpt2-small"
 HOST_BAND: Final = 1
 LARGEST_REFERENCE: Final = 2**10  # elements up to which the plain reference is timed too: it is a hundred times slower
-LARGEST_XLA_BAND: Final = 4  # XLA unrolls the elimination: wider ones take minutes to compile
 JAX_STATES: Final = ("float32",)  # what `jax.request.Method` can ask for
 
 

@@ -10,8 +10,6 @@ from sonew_perf.records.files import OUTPUT_FIX, Entry, write_text
 from sonew_perf.records.model import Run
 from sonew_perf.records.runs import record_text, store_folder, write_run
 
-__all__ = ["Place", "keep", "record_text"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:

@@ -15,8 +15,7 @@ from sonew_perf.records.index import Index
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Point, Run, Series
 from sonew_perf.records.reading import parse_record
-from sonew_perf.records.runs import BASELINES
-from sonew_perf.suite.keeping import record_text
+from sonew_perf.records.runs import BASELINES, record_text
 from sonew_perf.suite.run import DONE, SKIPPED
 
 

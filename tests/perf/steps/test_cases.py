@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonew.torch import SONew
-from sonew_perf.steps.cases import adamw_case, copy_case, phase_works, sonew_case, wanted_cases, whole_model
+from sonew_perf.steps.cases import adamw_wanted, copy_case, phase_works, sonew_wanted, wanted_cases, whole_model
 from sonew_perf.steps.workloads import Workload, one_tensor
 
 CPU = torch.device("cpu")
@@ -45,8 +45,11 @@ def test_every_case_steps_the_same_numbers_in_memory_of_its_own() -> None:
 
 
 def test_the_peers_take_an_adamw_step_and_the_reference_the_same_step_as_ours() -> None:
-    fused, foreach = (adamw_case(SMALL, CPU, name) for name in ("fused", "foreach"))
-    ours, plain = sonew_case(SMALL, CPU, 0), sonew_case(SMALL, CPU, 0, backend="reference")  # a first step is well posed at band 0 only
+    fused, foreach = (adamw_wanted(name).build(SMALL, CPU) for name in ("fused", "foreach"))
+    ours, plain = (
+        sonew_wanted(0).build(SMALL, CPU),
+        sonew_wanted(0, backend="reference").build(SMALL, CPU),
+    )  # a first step is well posed at band 0 only
     for one, other in ((fused, foreach), (ours, plain)):
         before = _params(one.optimizer)[0].clone()
         one.work()
@@ -57,7 +60,7 @@ def test_the_peers_take_an_adamw_step_and_the_reference_the_same_step_as_ours() 
 
 
 def test_bands_and_modes_reach_the_optimizer() -> None:
-    group = sonew_case(SMALL, CPU, 4, tuning="off", backend="reference").optimizer
+    group = sonew_wanted(4, tuning="off", backend="reference").build(SMALL, CPU).optimizer
     assert isinstance(group, SONew)
     assert [group.param_groups[0][name] for name in ("band", "tuning", "backend")] == [4, "off", "reference"]
 
@@ -72,7 +75,7 @@ def test_the_copy_moves_every_element() -> None:
 
 @pytest.mark.parametrize("workload", [SMALL, whole_model("mnist-autoencoder")])
 def test_the_phases_in_order_are_a_step(workload: Workload) -> None:
-    whole, phased = (sonew_case(workload, CPU, 1).optimizer for _ in range(2))
+    whole, phased = (sonew_wanted(1).build(workload, CPU).optimizer for _ in range(2))
     assert isinstance(whole, SONew)
     assert isinstance(phased, SONew)
     for _ in range(2):
@@ -87,7 +90,7 @@ def test_the_phases_in_order_are_a_step(workload: Workload) -> None:
 
 
 def test_the_reference_has_no_phases_of_its_own() -> None:
-    optimizer = sonew_case(SMALL, CPU, 1, backend="reference").optimizer
+    optimizer = sonew_wanted(1, backend="reference").build(SMALL, CPU).optimizer
     assert isinstance(optimizer, SONew)
     optimizer.step()
     assert phase_works(optimizer) == {}

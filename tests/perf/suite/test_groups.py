@@ -9,6 +9,7 @@ from sonew.errors import InvalidConfigError
 from sonew.registry import BACKENDS
 from sonew_autotune.problems import MODELS, STATES
 from sonew_kernels.spec import SPECS, SUPPORTED_BANDS
+from sonew_perf.jax.request import LARGEST_XLA_BAND
 from sonew_perf.steps.workloads import Workload
 from sonew_perf.suite.estimates import LEAST_LIMIT_S, estimate_s, limit_s, needed_bytes
 from sonew_perf.suite.groups import (

@@ -7,9 +7,8 @@ from pathlib import Path
 from sonew_perf.records.files import Entry
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Run
-from sonew_perf.records.runs import write_run
+from sonew_perf.records.runs import record_text, write_run
 from sonew_perf.suite.groups import Group
-from sonew_perf.suite.keeping import record_text
 from sonew_perf.suite.stored import earlier_points, outcomes, stored_ratios
 from tests.perf.suite.made import MACHINE, RUN, host_group, step_group, timed
 

@@ -23,7 +23,7 @@ from sonew_autotune.measure import Work, interleave
 from sonew_autotune.store.files import write_atomically
 from sonew_perf.entries import digits
 from sonew_perf.machine import describe
-from sonew_perf.steps.cases import adamw_case, copy_case, sonew_case
+from sonew_perf.steps.cases import adamw_wanted, copy_case, sonew_wanted
 from sonew_perf.steps.workloads import one_tensor
 
 CPU = torch.device("cpu")
@@ -35,9 +35,9 @@ def works() -> dict[str, Work]:
     """What is timed."""
     workload = one_tensor(ELEMENTS)
     made = [
-        adamw_case(workload, CPU, "fused"),
+        adamw_wanted("fused").build(workload, CPU),
         copy_case(workload, CPU),
-        *(sonew_case(workload, CPU, band, tuning="off") for band in (1, 4)),
+        *(sonew_wanted(band, tuning="off").build(workload, CPU) for band in (1, 4)),
     ]
     return {case.name.removesuffix(", untuned"): case.work for case in made}
 
