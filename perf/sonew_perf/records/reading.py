@@ -14,7 +14,7 @@ from sonew_perf.records import gpu_record
 from sonew_perf.records.checks import SAFE_ID, Fields, shown
 from sonew_perf.records.files import SCHEMA_VERSION, Entry
 from sonew_perf.records.machines import machine_of
-from sonew_perf.records.model import Machine, Point, Run, Series
+from sonew_perf.records.model import Machine, Run, Series
 from sonew_perf.records.results import TRAINING, Result, kind_of, series_id, timed_results
 from sonew_perf.records.training import training_results
 
@@ -143,13 +143,3 @@ def read_record(path: Path, *, origin: str) -> Record:
     except (OSError, InvalidConfigError, RecordError) as error:
         msg = f"{path} is no record: {error}. Move it away, or mend it."
         raise RecordError(msg) from error
-
-
-def read_run(path: Path, *, origin: str) -> tuple[Run, list[Series], list[Point]]:
-    """The run in a record file, its series and its points, in the file's order.
-
-    Raises:
-        RecordError: it cannot be read as one; the message names the file.
-    """
-    record = read_record(path, origin=origin)
-    return record.run, [result.series for result in record.results], [result.point for result in record.results]

@@ -16,10 +16,10 @@ from sonew_autotune.trials.outcome import Failure
 from sonew_perf.cli import app, options
 from sonew_perf.jax import ask as jax_process
 from sonew_perf.jax.request import ADAMW, XLA, JaxTiming, Method
-from sonew_perf.records.reading import read_run
 from sonew_perf.steps import runner
 from sonew_perf.steps.workloads import one_tensor
 from sonew_perf.training import runs as training
+from tests.perf.records.made import read_run
 from tests.perf.suite.made import MACHINE
 
 RATES = ("--lr", "1e-3", "--lr", "3e-3", "--lr", "9e-3")

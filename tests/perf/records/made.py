@@ -13,7 +13,8 @@ import numpy as np
 
 from sonew_perf.records.index import Index
 from sonew_perf.records.machines import machine_of
-from sonew_perf.records.model import Run
+from sonew_perf.records.model import Point, Run, Series
+from sonew_perf.records.reading import read_record
 from sonew_perf.records.runs import write_run
 
 MACHINE: Final[Mapping[str, Any]] = {"device": "AMD EPYC", "type": "cpu", "threads": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
@@ -143,3 +144,9 @@ def replace(path: Path, content: bytes) -> None:
     beside = path.with_suffix(".new")
     beside.write_bytes(content)
     beside.replace(path)
+
+
+def read_run(path: Path, *, origin: str) -> tuple[Run, list[Series], list[Point]]:
+    """The run in a record file, its series and its points, in the file's order."""
+    record = read_record(path, origin=origin)
+    return record.run, [result.series for result in record.results], [result.point for result in record.results]

@@ -18,9 +18,8 @@ from sonew_perf.errors import RecordError
 from sonew_perf.process import ROOT
 from sonew_perf.records.index import Index
 from sonew_perf.records.model import Point
-from sonew_perf.records.reading import read_run
 from sonew_perf.records.runs import BASELINES, Pin, write_pins, write_run
-from tests.perf.records.made import BEGIN, MACHINE, TORN, Step, everything, fake_commit, made_run, make_store, replace, step_entry
+from tests.perf.records.made import BEGIN, MACHINE, TORN, Step, everything, fake_commit, made_run, make_store, read_run, replace, step_entry
 
 SERIES, RUNS = 8, 5
 OPENER = """

@@ -13,9 +13,9 @@ import pytest
 from sonew_perf.errors import RecordError
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Point, Run, Series
-from sonew_perf.records.reading import read_record, read_run
+from sonew_perf.records.reading import read_record
 from sonew_perf.records.runs import BASELINES
-from tests.perf.records.made import BEGIN, MACHINE, step_entry
+from tests.perf.records.made import BEGIN, MACHINE, read_run, step_entry
 
 SAMPLES = [3.0, 1.0, 2.0, 5.0, 4.0]
 Entries = list[dict[str, Any]]

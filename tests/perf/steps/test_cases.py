@@ -46,10 +46,8 @@ def test_every_case_steps_the_same_numbers_in_memory_of_its_own() -> None:
 
 def test_the_peers_take_an_adamw_step_and_the_reference_the_same_step_as_ours() -> None:
     fused, foreach = (adamw_wanted(name).build(SMALL, CPU) for name in ("fused", "foreach"))
-    ours, plain = (
-        sonew_wanted(0).build(SMALL, CPU),
-        sonew_wanted(0, backend="reference").build(SMALL, CPU),
-    )  # a first step is well posed at band 0 only
+    wanted = sonew_wanted(0), sonew_wanted(0, backend="reference")  # a first step is well posed at band 0 only
+    ours, plain = (each.build(SMALL, CPU) for each in wanted)
     for one, other in ((fused, foreach), (ours, plain)):
         before = _params(one.optimizer)[0].clone()
         one.work()

@@ -12,10 +12,10 @@ from sonew_perf.cli import app
 from sonew_perf.records.files import Entry
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Point, Run
-from sonew_perf.records.reading import read_run
 from sonew_perf.steps.workloads import one_tensor
 from sonew_perf.suite.groups import HOST, PHASE, STEP, Group
 from sonew_perf.suite.torch_process import Timed
+from tests.perf.records.made import read_run
 
 Play = Callable[[Callable[[Group], Timed | Failure]], None]
 SIZE = 3000

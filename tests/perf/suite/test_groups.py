@@ -16,7 +16,6 @@ from sonew_perf.suite.groups import (
     EFFORTS,
     HOST,
     IMPORT,
-    LARGEST_XLA_BAND,
     PHASE,
     SIZES,
     STEP,

@@ -14,13 +14,13 @@ from sonew_autotune.trials.outcome import Failure
 from sonew_perf.cli import app, suite
 from sonew_perf.errors import RecordError
 from sonew_perf.process import ROOT
-from sonew_perf.records.reading import read_run
 from sonew_perf.sources import Source
 from sonew_perf.suite import identity
 from sonew_perf.suite.groups import Group
 from sonew_perf.suite.progress import GroupProgress
 from sonew_perf.suite.run import run_groups
 from sonew_perf.suite.torch_process import Timed
+from tests.perf.records.made import read_run
 from tests.perf.suite.made import GROUPS, Play, call, good, points_of, runs_of, timed
 
 
