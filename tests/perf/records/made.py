@@ -18,6 +18,7 @@ from sonew_perf.records.reading import read_record
 from sonew_perf.records.runs import write_run
 
 MACHINE: Final[Mapping[str, Any]] = {"device": "AMD EPYC", "type": "cpu", "threads": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
+SERIES, RUNS = 8, 5  # of the store that the fixtures make
 BEGIN: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROUNDS: Final = 15
 NOISE: Final = 0.02  # relative, between the samples of a run; between runs it is half of it

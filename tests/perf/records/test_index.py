@@ -19,29 +19,28 @@ from sonew_perf.process import ROOT
 from sonew_perf.records.index import Index
 from sonew_perf.records.model import Point
 from sonew_perf.records.runs import BASELINES, Pin, write_pins, write_run
-from tests.perf.records.made import BEGIN, MACHINE, TORN, Step, everything, fake_commit, made_run, make_store, read_run, replace, step_entry
+from tests.perf.records.made import (
+    BEGIN,
+    MACHINE,
+    RUNS,
+    SERIES,
+    TORN,
+    Step,
+    everything,
+    fake_commit,
+    made_run,
+    make_store,
+    read_run,
+    replace,
+    step_entry,
+)
 
-SERIES, RUNS = 8, 5
 OPENER = """
 import sys
 from pathlib import Path
 from sonew_perf.records.index import Index
 print(len(Index.open(Path(sys.argv[1])).summary_points()))
 """
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that nobody changes."""
-    folder = tmp_path_factory.mktemp("store")
-    make_store(folder, series=SERIES, runs=RUNS)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(made / "runs", tmp_path / "store" / "runs")).parent
 
 
 def test_a_written_run_comes_back_whole(tmp_path: Path) -> None:

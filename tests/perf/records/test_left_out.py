@@ -10,23 +10,7 @@ from pathlib import Path
 import pytest
 
 from sonew_perf.records.index import Index
-from tests.perf.records.made import TORN, everything, made_run, make_store, replace, step_entry
-
-SERIES, RUNS = 8, 5
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that nobody changes."""
-    folder = tmp_path_factory.mktemp("store")
-    make_store(folder, series=SERIES, runs=RUNS)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(made / "runs", tmp_path / "store" / "runs")).parent
+from tests.perf.records.made import RUNS, SERIES, TORN, everything, made_run, replace, step_entry
 
 
 def _ids(index: Index) -> list[str]:
