@@ -8,7 +8,7 @@ else
 CANDIDATES := python3.11 python3.12 python3
 endif
 
-EXTRAS := torch,jax,tune,perf,dev
+EXTRAS := torch,jax,tune,perf,peers,dev
 INPUTS := pyproject.toml constraints-py311.txt constraints-py312-gpu.txt
 STAMP := .venv/.installed
 ARGS ?=
@@ -19,7 +19,7 @@ STATIC := --size 4194304 --state float32 --state bfloat16 --band 0 --band 1 --ba
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env tune bench compare dashboard numbers gpu static test test-all test-jax-next lint format clean
+.PHONY: help env tune bench compare dashboard numbers gpu docs static test test-all test-jax-next lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test-all: $(STAMP) ## the same with the long tests
 
 test-jax-next: $(STAMP) ## what JAX lowers for a GPU, under the next JAX and Python 3.12; part of test-all
 	@.venv/bin/python -m tests --jax-next $(ARGS)
+
+docs: $(STAMP) ## write the API reference from the docstrings into build/api; a warning is an error
+	@.venv/bin/python -m sphinx --fresh-env --write-all --fail-on-warning --quiet $(ARGS) tests/reference_pages build/api
+	@echo build/api/index.html
 
 static: $(STAMP) ## compile and rank for every GPU target anew, after a change of the kernels: half an hour on 2 cores
 	@rm -f $(TUNED)/static-*.json; for target in $(TARGETS); do \

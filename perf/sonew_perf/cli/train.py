@@ -1,113 +1,87 @@
-"""`sonew-perf train`: what training with an optimizer gains."""
+"""`sonew-perf train`: does it train better?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
-import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sonew_autotune.settings import Exit
-from sonew_perf.cli.options import Device, Json, among, exit_codes, find, print_lines
-from sonew_perf.errors import DataError
-from sonew_perf.machine import headline
-from sonew_perf.records import files
-from sonew_perf.tables import plan_lines
-from sonew_perf.training import report, summary
-from sonew_perf.training import runs as training
-from sonew_perf.training.idx import find_train_images, read_images
+from sonew_perf.cli.options import Device, Json, Store, among, exit_codes
+from sonew_perf.cli.training import Asked, run_training
+from sonew_perf.suite.keeping import Place
+from sonew_perf.training.methods import METHODS, PRECISIONS
+from sonew_perf.training.schedule import RULES
+from sonew_perf.training.settings import RANGES
+from sonew_perf.training.tasks.table import TASKS
 
-RATES: Final = [4e-4, 1.2e-3, 3.6e-3, 1.08e-2, 3.24e-2]  # factor 3; an optimum at either end is not judged
-TRAINED_BANDS: Final = [1]
-METHODS: Final = list(training.METHODS)
-DEFAULT_METHODS: Final = ["sonew", training.BASELINE]
-
-
-def _train_all(runs: Sequence[training.Run], data: Path, device: torch.device, output: Path | None) -> list[files.Entry]:
-    """The entry of every run; with an output, new ones are in the file before the next run begins."""
-    images = read_images(find_train_images(data))
-    record = files.read_entries(output) if output is not None else []
-    entries: list[files.Entry] = []
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=len(runs))
-        results = training.train_all(runs, images, device, record)
-        for run in runs:
-            name = f"{run.label}, lr {run.lr:.4g}, seed {run.seed}"
-            progress.update(task, description=name)
-            entry, new = next(results)
-            entries.append(entry)
-            if new and output is not None:
-                record.append(entry)
-                files.write_entries(output, record)
-            progress.advance(task)
-            if not console.is_terminal:
-                typer.echo(f"{len(entries)}/{len(runs)} {name}: loss {entry['loss']}{'' if new else ' (recorded)'}", err=True)
-    return entries
-
-
-def _print_training(
-    runs: Sequence[training.Run], entries: Sequence[files.Entry], curves: Sequence[summary.Curve], comparisons: Sequence[summary.Comparison]
-) -> None:
-    last = min(training.LAST_STEPS, runs[0].steps)
-    title = f"MNIST autoencoder, {runs[0].steps} steps of {runs[0].batch} images, {training.LR_RULE} lr: mean loss of the last {last} steps"
-    by_label: dict[str, list[files.Entry]] = {}
-    for run, entry in zip(runs, entries, strict=True):
-        by_label.setdefault(run.label, []).append(entry)
-    console = Console()
-    console.print(report.grid_table(curves, title))
-    console.print(report.method_table(curves, by_label, headline(entries[0]["machine"])))
-    print_lines(console, plan_lines(by_label))
-    print_lines(console, [report.comparison_line(comparison) for comparison in comparisons])
+DEFAULT_METHODS: Final = ["sonew", "adam"]
+FRAMEWORKS: Final = ("torch", "jax")
+DATA_HELP: Final = (
+    "Folder with MNIST's train-images-idx3-ubyte, gzipped or not; of the text task a text file or a folder of them "
+    "(default: the Python documentation that comes with Python)."
+)
 
 
 def train(
     *,
-    data: Annotated[
-        Path | None, typer.Option(envvar="SONEW_DATA", help="Folder with MNIST's train-images-idx3-ubyte, gzipped or not.")
+    task: Annotated[str, typer.Option(help=f"{' or '.join(TASKS)}.", callback=among(list(TASKS)))] = "autoencoder",
+    data: Annotated[Path | None, typer.Option(envvar="SONEW_DATA", help=DATA_HELP)] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch MNIST into the user's cache, checked by its checksum.")] = False,
+    method: Annotated[list[str], typer.Option(help=f"{', '.join(METHODS)}; repeatable.", callback=among(list(METHODS)))] = DEFAULT_METHODS,
+    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = [1],  # noqa: B006  # typer copies it
+    precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.", callback=among(list(PRECISIONS)))] = "fp32",
+    framework: Annotated[str, typer.Option(help="torch or jax.", callback=among(FRAMEWORKS))] = "torch",
+    epochs: Annotated[float | None, typer.Option(min=0, help="Train this long; default: the task's whole schedule.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train this many steps instead.")] = None,
+    schedule_epochs: Annotated[
+        float | None, typer.Option(min=0, help="How long the learning-rate rule is; default: the task's, 100 epochs of the autoencoder.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a run.")] = 300,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per method and learning rate.")] = 3,
-    lr: Annotated[list[float], typer.Option(min=0, help="Learning rates of the grid; repeatable.")] = RATES,
-    band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = TRAINED_BANDS,
-    method: Annotated[
-        list[str], typer.Option(help="sonew, sonew-bf16-state or adamw; repeatable.", callback=among(METHODS))
-    ] = DEFAULT_METHODS,
-    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1000,
+    lr_rule: Annotated[str | None, typer.Option(help=f"{', '.join(RULES)}; default: the task's.", callback=among(list(RULES)))] = None,
+    seed: Annotated[list[int], typer.Option(min=0, help="Of weights and order of the examples; repeatable.")] = [0],  # noqa: B006  # as above
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: the task's.")] = None,
+    lr: Annotated[list[float] | None, typer.Option(min=0, help="Peak learning rate; repeatable: a grid. Default: the reference's.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of every method that takes it, as eps=1e-6 or chain=row; repeatable.")
+    ] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Search this many settings per method with the first seed, then train the best with every seed.")
+    ] = None,
+    ranges: Annotated[str, typer.Option(help=f"Where to search: {' or '.join(RANGES)}.", callback=among(list(RANGES)))] = "paper",
+    counters: Annotated[bool, typer.Option("--counters", help="Count SONew's columns that fall back, by layer.")] = False,
     device: Device = "auto",
+    store: Store = None,
+    output: Annotated[Path | None, typer.Option(help="Record file, instead of the store: grows with every run, and what it holds is reused.")] = None,
+    label: Annotated[str, typer.Option(help="A name for the record.")] = "",
     as_json: Json = False,
-    output: Annotated[Path | None, typer.Option(help="Record file: results are added as they come, and found there are reused.")] = None,
 ) -> None:
-    """Train the MNIST autoencoder with each method over a grid of learning rates; compare the mean loss of the last 20 steps.
+    """Train the paper's autoencoder, or another real task, with SONew and its peers: loss against steps and seconds.
 
-    The learning rate is constant. Weights and order of the images depend on the seed alone.
+    Without more it uses the known good settings of each method. Every finished run is kept at once; the same command goes on from there.
+    Steps and seconds that each method needs to reach Adam's best loss are printed where Adam is among the methods.
+
+      sonew-perf train --data mnist --epochs 5                     SONew band 1 and Adam, a few minutes
+      sonew-perf train --data mnist --band 1 --band 4 --method sonew --method adam --method soap
+      sonew-perf train --task text --search 8 --ranges narrow      search first, in a study that resumes
     """
     with exit_codes():
-        if data is None:
-            msg = "no images: neither --data nor SONEW_DATA is set. Name the folder that holds MNIST's train-images-idx3-ubyte(.gz)."
-            raise DataError(msg)
-        where = find(device)
-        rates, bands, methods = sorted(set(lr)), list(dict.fromkeys(band)), list(dict.fromkeys(method))
-        runs = training.grid(methods, bands, rates, range(seeds), steps=steps, batch=batch)
-        try:
-            entries = _train_all(runs, data, where, output)
-        except KeyboardInterrupt:
-            kept = (
-                f"finished runs are in {output}: the same command goes on from there" if output else "pass --output to keep finished runs"
-            )
-            typer.echo(f"interrupted; {kept}", err=True)
-            raise typer.Exit(Exit.INTERRUPTED) from None
-    curves = summary.curves(runs, entries)
-    comparisons = summary.comparisons(curves)
-    if as_json:
-        typer.echo(files.document(entries), nl=False)
-        print_lines(Console(stderr=True), [report.comparison_line(comparison) for comparison in comparisons])
-    else:
-        _print_training(runs, entries, curves, comparisons)
-    if not all(comparison.judged for comparison in comparisons):
-        raise typer.Exit(Exit.NOT_JUDGED)
+        asked = Asked(
+            task=task,
+            methods=tuple(dict.fromkeys(method)),
+            bands=tuple(dict.fromkeys(band)),
+            precision=precision,
+            framework=framework,
+            epochs=epochs,
+            steps=steps,
+            schedule_epochs=schedule_epochs,
+            lr_rule=lr_rule,
+            seeds=tuple(dict.fromkeys(seed)),
+            batch=batch,
+            rates=tuple(sorted(set(lr or ()))),
+            given=tuple(setting or ()),
+            search=search,
+            ranges=ranges,
+            counters=counters,
+        )
+        place = Place(output=output, store=store)
+        run_training(asked, data, download=download, device=device, place=place, label=label, as_json=as_json)

@@ -1,0 +1,102 @@
+"""Training one run in torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from sonew.torch import SONew
+from sonew_perf.machine import describe_plans
+from sonew_perf.records.files import Entry
+from sonew_perf.training import methods
+from sonew_perf.training.clock import StepClock
+from sonew_perf.training.fallback import LayerFallback
+from sonew_perf.training.runs import Run
+from sonew_perf.training.schedule import RULES
+from sonew_perf.training.tasks.data import Data, batches, steps_per_epoch
+from sonew_perf.training.tasks.table import TASKS, Task
+
+Told = Callable[[int, float], None]
+
+
+def finite(value: float) -> float | None:
+    """Six significant digits, None for what JSON cannot say."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def mean_every(task: Task, data: Data, batch: int) -> int:
+    """Steps that a recorded mean loss is over."""
+    return max(1, steps_per_epoch(data.examples, batch) // task.means)
+
+
+def _to_device(values: Any, device: torch.device) -> torch.Tensor | None:  # noqa: ANN401  # an array or None
+    return None if values is None else torch.from_numpy(values.copy()).to(device)
+
+
+def _set_rate(optimizer: methods.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def train(run: Run, data: Data, device: torch.device, *, counters: bool = False, told: Told = lambda _mean, _loss: None) -> Entry:
+    """Train once, in torch.
+
+    A run whose loss is no longer finite ends there: its losses are recorded as null from then on.
+
+    Args:
+        run: what to train. data: of its task. device: where.
+        counters: whether SONew counts the columns that fall back, by layer.
+        told: hears of each mean loss, with its number from 0; what it raises ends the run.
+
+    Returns:
+        The result's part of an entry: `loss` (`Task.evaluate` after the last step, null when training diverged), `losses` (mean of
+        every `losses_every` steps, each taken before its update), times (`StepClock.read`), `state_bytes`, `fallback`
+        (`LayerFallback.read`, or null), `plans`, `date`.
+
+    Raises:
+        InvalidConfigError: a method that does not come in this precision, or whose package is missing.
+    """
+    task = TASKS[run.task]
+    model = task.build(run.seed, data).to(device, torch.float32 if run.precision in {"fp32", "bf16-state"} else torch.bfloat16)
+    optimizer = methods.build(run.method, model, run.settings, run.precision, counters=counters)
+    fallback = LayerFallback(model, optimizer) if counters and isinstance(optimizer, SONew) else None
+    values, held_out = _to_device(data.values, device), _to_device(data.held_out, device)
+    assert values is not None  # noqa: S101  # a task has values
+    every, per_epoch, rate = mean_every(task, data, run.batch), steps_per_epoch(data.examples, run.batch), RULES[run.lr_rule]
+    clock = StepClock(device)
+    means: list[float] = []
+    window: list[torch.Tensor] = []
+    for step, chosen in enumerate(batches(data.examples, run.batch, run.steps, run.seed)):
+        start = clock.mark()
+        _set_rate(optimizer, run.settings.lr * rate(step, run.schedule_steps, per_epoch))
+        model.zero_grad()
+        value = task.loss(model, task.pick(values, torch.from_numpy(chosen).to(device)))
+        value.backward()
+        middle = clock.mark()
+        optimizer.step()
+        clock.add(start, middle, clock.mark())
+        window.append(value.detach())
+        if len(window) == every or step == run.steps - 1:
+            means.append(float(torch.stack(window).mean()))
+            window.clear()
+            if fallback is not None:
+                fallback.note()
+            told(len(means) - 1, means[-1])
+            if not math.isfinite(means[-1]):
+                break
+    expected = -(-run.steps // every)
+    result = task.evaluate(model, values, held_out) if len(means) == expected and math.isfinite(means[-1]) else math.nan
+    return {
+        "loss": finite(result),
+        "losses": [finite(mean) for mean in means] + [None] * (expected - len(means)),
+        "losses_every": every,
+        **clock.read(),
+        "state_bytes": methods.state_bytes(optimizer),
+        "fallback": None if fallback is None else fallback.read(),
+        "plans": describe_plans(optimizer),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,86 @@
+"""Every run of a command, one after the other: what a record holds already is not trained again, and what is finished is kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from sonew_perf.errors import DataError
+from sonew_perf.machine import describe
+from sonew_perf.records import files
+from sonew_perf.records.files import Entry
+from sonew_perf.training.loop import Told, train
+from sonew_perf.training.runs import Run, find_result, identity
+from sonew_perf.training.tasks.data import Data
+
+UNFINISHED: Final = "training"  # the store's folder of commands that have not come to their end
+
+
+def unfinished_path(folder: Path, runs: Sequence[Run]) -> Path:
+    """Where a store keeps what is finished of a command whose other runs are still to come."""
+    named = json.dumps([identity(run, {}, {}) for run in runs], sort_keys=True)
+    return folder / UNFINISHED / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.json"
+
+
+def load_average() -> float:
+    """Of the last minute: who else was at work while a run trained."""
+    return round(os.getloadavg()[0], 2)
+
+
+def train_one(run: Run, data: Data, device: torch.device, *, counters: bool, told: Told) -> Entry:
+    """Train in the run's framework; the result's part of an entry.
+
+    Raises:
+        MeasurementError: the process that trains in JAX failed.
+    """
+    if run.framework == "jax":
+        from sonew_perf.training.jax.ask import train_in_jax  # noqa: PLC0415  # starts a process that loads JAX
+
+        return train_in_jax(run, data, device.type, told=told)
+    return train(run, data, device, counters=counters, told=told)
+
+
+def machine_for(framework: str, device: torch.device) -> dict[str, Any]:
+    """What a run is measured on, with the versions of its framework."""
+    if framework == "jax":
+        from sonew_perf.entries import installed_version  # noqa: PLC0415  # as above
+
+        return describe(device) | {name: installed_version(name) for name in ("jax", "jaxlib", "optax")}
+    return describe(device)
+
+
+def train_all(
+    runs: Sequence[Run], data: Data, device: torch.device, record: Sequence[Entry], *, counters: bool = False, told: Mapping[Run, Told] | None = None
+) -> Iterator[tuple[Entry, bool]]:
+    """The entry of every run in order, and whether it is new: runs that the record holds are not trained again.
+
+    Raises:
+        DataError: the data does not fill a batch.
+    """
+    largest = max((run.batch for run in runs), default=1)
+    if largest > data.examples:
+        msg = f"batch={largest} is not allowed with {data.examples} examples: it must be at most their number. Pass --batch {data.examples} or less."
+        raise DataError(msg)
+    for run in runs:
+        wanted = identity(run, data.describe(), machine_for(run.framework, device))
+        known = find_result(record, wanted)
+        if known is not None and not (counters and known.get("fallback") is None and run.band):
+            yield known, False
+            continue
+        hears = (told or {}).get(run, lambda _mean, _loss: None)
+        yield wanted | {"load_before": load_average()} | train_one(run, data, device, counters=counters, told=hears), True
+
+
+def keep_unfinished(path: Path, entries: Sequence[Entry]) -> None:
+    """Write what is finished of a command; the file goes when the command has come to its end.
+
+    Raises:
+        RecordError: the place cannot be written.
+    """
+    files.write_entries(path, entries)

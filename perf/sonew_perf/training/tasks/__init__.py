@@ -1,0 +1,1 @@
+"""What is trained: a module per task, and the table of them."""
