@@ -1,6 +1,6 @@
 """The optimizer's state, said once: names, shapes and types. Allocation, checkpoints and kernels quote this file.
 
-Per tensor of shape S with band b: `momentum` has shape S, `stats` has shape (b + 1, *S) with
+Per tensor of shape S with band b: `momentum` has shape S, `stats` has shape `(b + 1, *S)` with
 `stats[k]` at flat position i holding the running mean of g[i] g[i+k] (0 where i + k is past the chain's end), and
 `count` is an int32 scalar on the tensor's device, the number of steps this tensor has taken.
 """

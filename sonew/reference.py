@@ -259,7 +259,7 @@ def step(
         xp: array namespace.
         param: parameter, shape S.
         grad: gradient, shape S.
-        momentum: shape S. stats: shape (b + 1, *S).
+        momentum: shape S. stats: shape `(b + 1, *S)`.
         count: this step's number, from 1, a scalar array.
         hyper: the method's settings.
 

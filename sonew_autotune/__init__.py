@@ -1,5 +1,7 @@
 """Tuning: measures kernel configurations on this machine and keeps the winners where `sonew` finds them.
 
+A whole program::
+
     from sonew_autotune import Problems, make_settings, tune
 
     if __name__ == "__main__":  # trials run in a process that imports this program

@@ -1,5 +1,7 @@
 """SONew for JAX, as an optax transformation.
 
+In short::
+
     from sonew.jax import sonew
     tx = sonew(learning_rate=1e-3)
 

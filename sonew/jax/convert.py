@@ -24,6 +24,8 @@ Order = Any  # a tree like the parameters, of ints or str
 def from_torch(state_dict: Mapping[str, Any], params: optax.Params, *, order: Order = None) -> ScaleBySonewState:
     """The state that `SONew.state_dict()` holds, or what `torch.load` made of it.
 
+    A chain's state holds it first::
+
         tx = sonew(learning_rate=1e-3)
         state = (from_torch(torch.load("optimizer.pt"), params), *tx.init(params)[1:])
 
@@ -60,6 +62,8 @@ def from_torch(state_dict: Mapping[str, Any], params: optax.Params, *, order: Or
 
 def to_torch(state: ScaleBySonewState, *, order: Order = None) -> dict[Any, dict[str, jax.Array]]:
     """The entry "state" of a `SONew.state_dict()`, with arrays in place of tensors: each in a buffer of its own, on a CPU.
+
+    Back into an optimizer::
 
         saved = optimizer.state_dict()
         saved["state"] = jax.tree.map(torch.from_dlpack, to_torch(state))

@@ -24,7 +24,7 @@ class ScaleBySonewState(NamedTuple):
     Attributes:
         count: steps taken, int32 ().
         momentum: running mean of the gradient; per parameter of shape S: S, in the state's type.
-        stats: running means of g[i] g[i + k]; per parameter (band + 1, *S).
+        stats: running means of g[i] g[i + k]; per parameter `(band + 1, *S)`.
     """
 
     count: jax.Array  # type: ignore[assignment]  # every optax state has one, and hides tuple.count

@@ -1,5 +1,7 @@
 """SONew for PyTorch.
 
+In short::
+
     from sonew.torch import SONew
     optimizer = SONew(model.parameters(), lr=1e-3)
 

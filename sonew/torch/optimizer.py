@@ -66,7 +66,7 @@ class SONew(torch.optim.Optimizer):
     it between them; a float `lr` and the other numbers follow `push_settings`. Eager steps in between disturb no graph. What
     graphs read stays allocated as long as the optimizer: keep it while they are replayed. Copies and pickles hold no captures.
 
-    State per parameter of shape S (see `sonew.layout`): `momentum` S, `stats` (band + 1, *S), `count` int32 scalar.
+    State per parameter of shape S (see `sonew.layout`): `momentum` S, `stats` `(band + 1, *S)`, `count` int32 scalar.
     It is kept in `state_dtype` whatever the parameter's type: (band + 2) numbers per element.
 
     Raises:

@@ -32,7 +32,7 @@ def param_groups(
     """Groups for `SONew` over a model's trainable parameters, each in exactly one; up to four, named by what holds for them.
 
     Choices are module types, which choose all parameters that a module of the type holds itself, and patterns as in
-    `fnmatch` on a parameter's full name ("head.*", "*.bias"). A tied parameter counts as held by each of its modules.
+    `fnmatch` on a parameter's full name (`"head.*"`, `"*.bias"`). A tied parameter counts as held by each of its modules.
 
     Args:
         model: parameters that require no gradient are left out: unfreeze before, or add a group later.

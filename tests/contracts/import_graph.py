@@ -24,6 +24,7 @@ class Layer:
         prefixes: dotted names whose module and submodules belong here.
         below: layers it may import.
         third_party: packages it may import besides the standard library.
+        deferred: packages it may import too, but only when a function runs: extras that few have.
         frameworks: how many array frameworks one of its modules may reach, directly or through what it imports.
         optuna: whether importing one of its modules may load Optuna, directly or through what it imports.
     """
@@ -32,6 +33,7 @@ class Layer:
     prefixes: tuple[str, ...]
     below: tuple[str, ...] = ()
     third_party: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
     frameworks: int
     optuna: bool = False
 
@@ -99,6 +101,7 @@ LAYERS: Final = (
             "typer",
             "uvicorn",
         ),
+        deferred=("pytorch_optimizer",),
         frameworks=2,
     ),
 )
@@ -216,7 +219,7 @@ def violations(root: Path) -> list[str]:
             other = layer_of(edge.imported).name
             if other != layer.name and other not in layer.below:
                 found.append(f"{edge.importer}:{edge.line} ({layer.name}) imports {edge.imported} ({other})")
-        elif edge.imported not in layer.third_party:
+        elif edge.imported not in (*layer.third_party, *(layer.deferred if edge.deferred else ())):
             found.append(f"{edge.importer}:{edge.line} ({layer.name}) imports {edge.imported}")
     for module, loads in reach(all_edges).items():
         layer = layer_of(module)

@@ -8,8 +8,9 @@ from typing import Annotated, Final
 import typer
 
 from sonew_perf.cli.options import Device, Json, Store, among, exit_codes
-from sonew_perf.cli.training import Asked, run_training
+from sonew_perf.cli.training import report_training, run_training
 from sonew_perf.suite.keeping import Place
+from sonew_perf.training.asked import Asked
 from sonew_perf.training.methods import METHODS, PRECISIONS
 from sonew_perf.training.schedule import RULES
 from sonew_perf.training.settings import RANGES
@@ -45,15 +46,22 @@ def train(
         list[str] | None, typer.Option("--set", help="A setting of every method that takes it, as eps=1e-6 or chain=row; repeatable.")
     ] = None,
     search: Annotated[
-        int | None, typer.Option(min=1, help="Search this many settings per method with the first seed, then train the best with every seed.")
+        int | None,
+        typer.Option(min=1, help="Search this many settings per method with the first seed, then train the best with every seed."),
     ] = None,
     ranges: Annotated[str, typer.Option(help=f"Where to search: {' or '.join(RANGES)}.", callback=among(list(RANGES)))] = "paper",
     counters: Annotated[bool, typer.Option("--counters", help="Count SONew's columns that fall back, by layer.")] = False,
     device: Device = "auto",
     store: Store = None,
-    output: Annotated[Path | None, typer.Option(help="Record file, instead of the store: grows with every run, and what it holds is reused.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Record file, instead of the store: grows with every run, and what it holds is reused.")
+    ] = None,
     label: Annotated[str, typer.Option(help="A name for the record.")] = "",
     as_json: Json = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Train nothing: print what is known, of the store and the committed records, or of --record.")
+    ] = False,
+    record: Annotated[list[Path] | None, typer.Option(help="With --report: a record file to read instead; repeatable.")] = None,
 ) -> None:
     """Train the paper's autoencoder, or another real task, with SONew and its peers: loss against steps and seconds.
 
@@ -63,8 +71,16 @@ def train(
       sonew-perf train --data mnist --epochs 5                     SONew band 1 and Adam, a few minutes
       sonew-perf train --data mnist --band 1 --band 4 --method sonew --method adam --method soap
       sonew-perf train --task text --search 8 --ranges narrow      search first, in a study that resumes
+      sonew-perf train --report                                    the same tables of every kept run, without training
     """
     with exit_codes():
+        place = Place(output=output, store=store)
+        if record and not report:
+            msg = "--record is read by --report alone: pass both, or neither"
+            raise typer.BadParameter(msg)
+        if report:
+            report_training(record or (), place, as_json=as_json)
+            return
         asked = Asked(
             task=task,
             methods=tuple(dict.fromkeys(method)),
@@ -83,5 +99,4 @@ def train(
             ranges=ranges,
             counters=counters,
         )
-        place = Place(output=output, store=store)
         run_training(asked, data, download=download, device=device, place=place, label=label, as_json=as_json)

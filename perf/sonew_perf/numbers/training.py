@@ -1,4 +1,4 @@
-"""What training ends at, as blocks of a README."""
+"""What training over a grid of learning rates ends at, as blocks of a README."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Final
 
+from sonew_perf.numbers.grid import BASELINE, BF16, OURS, by_method
 from sonew_perf.numbers.record import Record
 from sonew_perf.numbers.words import block, bold, distinct, facts, listed, number, paragraph, percent, rate, table, threads
 from sonew_perf.records.files import Entry
-from sonew_perf.training.runs import BASELINE, Run
-from sonew_perf.training.summary import Cell, Curve, curves
+from sonew_perf.training.summary import Cell, Curve
 
-OURS: Final = "sonew"
-BF16: Final = "sonew-bf16-state"
 NAMES: Final = {OURS: "fp32 state", BF16: "bf16 state and direction"}
-
-
-def _run(entry: Entry) -> Run:
-    return Run(**{name: entry[name] for name in ("method", "band", "lr", "seed", "steps", "batch")})
-
-
-def _curves(entries: Sequence[Entry]) -> dict[str, Curve]:
-    """The curves by method, seeds in their order."""
-    ordered = sorted(entries, key=lambda entry: int(entry["seed"]))
-    return {curve.method: curve for curve in curves([_run(entry) for entry in ordered], ordered)}
 
 
 def _of(entries: Sequence[Entry], **wanted: object) -> list[Entry]:
@@ -56,7 +44,7 @@ def _milliseconds(entries: Sequence[Entry], field: str) -> str:
 
 
 def _gain(record: Record) -> tuple[Curve, Curve, float]:
-    found = _curves(record.entries)
+    found = by_method(record.entries)
     mine, theirs = found[OURS], found[BASELINE]
     return mine, theirs, mine.best.mean / theirs.best.mean - 1
 
@@ -91,7 +79,7 @@ def training(record: Record) -> str:
 
 def bfloat16(record: Record, before: Record, *, command: str) -> str:
     """bf16 state beside fp32 state over the grid; `before` is the fp32 record that it is held against."""
-    found = _curves(record.entries)
+    found = by_method(record.entries)
     full, half = found[OURS], found[BF16]
     rows = []
     for a, b in zip(full.cells, half.cells, strict=True):

@@ -15,7 +15,7 @@ from sonew_perf.records.checks import SAFE_ID, Fields, shown
 from sonew_perf.records.files import SCHEMA_VERSION, Entry
 from sonew_perf.records.machines import machine_of
 from sonew_perf.records.model import Machine, Run, Series
-from sonew_perf.records.results import TRAINING, Result, kind_of, series_id, timed_results
+from sonew_perf.records.results import SEARCH, TRAINING, Result, kind_of, series_id, timed_results
 from sonew_perf.records.training import training_results
 
 
@@ -84,7 +84,7 @@ def _results(entries: Sequence[Fields], run: Run) -> Iterator[Result]:
         name = fields.name("kind")
         if name == TRAINING:
             training.append((index, fields))
-        else:
+        elif name != SEARCH:
             for series, point in timed_results(fields, kind_of(name), machines.of(fields), run.id):
                 yield Result(series, point, index)
     yield from training_results(training, machines.of, run.id)

@@ -46,6 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "tuner time": Kind(kernel="tuner", unit="s"),
 }
 TRAINING: Final = "training run"
+SEARCH: Final = "training search"  # settings that were tried before a run: its entries give no points
 
 
 def kind_of(name: str) -> Kind:

@@ -1,52 +1,79 @@
-"""Training runs as one series per method, band and batch: seconds of a step do not depend on learning rate and seed."""
+"""Training runs as one series per method and what it does: seconds of a step do not depend on learning rate and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from sonew_perf.records.checks import Fields, is_number
 from sonew_perf.records.model import Machine, Point, Series
 from sonew_perf.records.results import STATUSES, Result, done_point, plan_facts, quantile, series_id
+from sonew_perf.training.runs import PLAIN
 
-BF16_STATE = "-bf16-state"
+BF16_STATE: Final = "-bf16-state"  # of a method's name, in records without a precision
+ROUNDED: Final = "bf16-rounded"
+DTYPES: Final[Mapping[str, str]] = {  # of parameters and state, by precision
+    "fp32": "float32",
+    "bf16-state": "float32, bfloat16 state",
+    "bf16": "bfloat16",
+    ROUNDED: "bfloat16",
+}
+
+
+def _variant(fields: Fields, precision: str) -> str:
+    """The batch, and settings that decide what a step does where they are not the plain ones."""
+    batch, hyper = fields.count("batch"), fields.inner("hyper").scalars()
+    said = [] if batch is None else [f"batch={batch}"]
+    said += [f"{name}={hyper[name]}" for name, plain in PLAIN.items() if name in hyper and hyper[name] != plain]
+    said += ["rounding=stochastic"] * (precision == ROUNDED)
+    return Fields(fields.where, {"variant": ", ".join(said)}).name("variant", "")
 
 
 def _series(fields: Fields, machine: Machine) -> Series:
-    method, batch = fields.name("method"), fields.count("batch")
+    method = fields.name("method")
     band = fields.count("band") if method.startswith("sonew") else None
+    precision = fields.choice("precision", tuple(DTYPES), "bf16-state" if method.endswith(BF16_STATE) else "fp32")
     return Series(
         kernel="training",
         case=method if band is None else f"{method} band {band}",
         measure="time",
         unit="s",
-        framework="torch",
+        framework=fields.name("framework", "torch"),
         workload=fields.name("task"),
         elements=0,
-        dtype="float32, bfloat16 state" if method.endswith(BF16_STATE) else "float32",
+        dtype=DTYPES[precision],
         band=band,
-        variant="" if batch is None else f"batch={batch}",
+        variant=_variant(fields, precision),
         machine=machine.id,
     )
 
 
+def _per_step(fields: Fields, median: str, total: str) -> float | None:
+    """Seconds of a step: the median where it is recorded, else the mean."""
+    if own := fields.number(median):
+        return own
+    spent, steps = fields.number(total), fields.count("steps")
+    return spent / steps if spent is not None and steps else None
+
+
 def _seconds(fields: Fields) -> float:
     """Wall seconds of a step."""
-    wall, steps = fields.number("wall_s"), fields.count("steps")
-    if not wall:
+    if not (seconds := _per_step(fields, "step_s", "wall_s")):
+        if not fields.count("steps"):
+            fields.refuse("steps", "a number above 0")
         fields.refuse("wall_s", "a number above 0")
-    if not steps:
-        fields.refuse("steps", "a number above 0")
-    return wall / steps
+    return seconds
 
 
 def _check_losses(fields: Fields) -> None:
-    """Whether the result and the losses of the steps are numbers, or null where training diverged."""
+    """Whether the result and the losses on the way are numbers, or null where training diverged."""
     losses = fields.values.get("losses")
     if not isinstance(losses, list | None) or not all(loss is None or is_number(loss) for loss in losses or ()):
         fields.refuse("losses", "a list of numbers and nulls")
     if (loss := fields.values.get("loss")) is not None and not is_number(loss):
         fields.refuse("loss", "a number or null")
+    if fields.count("losses_every") == 0:
+        fields.refuse("losses_every", "a number above 0")
 
 
 def _distinct(members: Sequence[Fields], name: str) -> str:
@@ -56,7 +83,7 @@ def _distinct(members: Sequence[Fields], name: str) -> str:
 
 def _facts(members: Sequence[Fields]) -> dict[str, Any]:
     """What the training runs of a series were, and the optimizer's share of a step."""
-    own = sorted(spent / (fields.count("steps") or 1) for fields in members if (spent := fields.number("optimizer_s")) is not None)
+    own = sorted(spent for fields in members if (spent := _per_step(fields, "optimizer_step_s", "optimizer_s")) is not None)
     facts: dict[str, Any] = {"training_runs": len(members), "rates": _distinct(members, "lr"), "seeds": _distinct(members, "seed")}
     return facts | ({"optimizer_seconds_per_step": quantile(own, 0.5)} if own else {}) | plan_facts(members[0])
 

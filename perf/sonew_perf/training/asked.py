@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from sonew.errors import InvalidConfigError
+from sonew_perf.training import methods
 from sonew_perf.training.methods import METHODS
 from sonew_perf.training.runs import Run
-from sonew_perf.training.settings import NAMES, Settings, known
+from sonew_perf.training.settings import Settings, known
 from sonew_perf.training.tasks.data import Data, steps_per_epoch
 from sonew_perf.training.tasks.table import TASKS
 
+SETTABLE: Final = tuple(field.name for field in fields(Settings) if field.name != "band")  # methods are told apart by their bands
 TEXTS: Final = ("graft", "layers")
 
 
@@ -21,9 +24,13 @@ class Asked:
     """The options of `sonew-perf train`; None: the task's own.
 
     Attributes:
+        epochs, steps: how long to train, one of them. schedule_epochs: how long the learning-rate rule is.
         rates: a grid of learning rates; empty: the reference's. given: "name=value" for every method that takes the setting.
         search: settings tried per method before its best is trained with every seed; ranges: key of `settings.RANGES`.
         counters: whether SONew counts what falls back.
+
+    Raises:
+        InvalidConfigError: options that do not fit the task or one another.
     """
 
     task: str = "autoencoder"
@@ -44,14 +51,29 @@ class Asked:
     counters: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what fits no task."""
+        """Refuse what can be refused before the data is read."""
         if self.framework not in TASKS[self.task].frameworks:
             allowed = list(TASKS[self.task].frameworks)
-            msg = f"framework={self.framework!r} is not allowed with the task {self.task!r}: it must be one of {allowed}. Pass --framework {allowed[0]}."
+            msg = f"framework={self.framework!r} is not allowed with task={self.task!r}, only {allowed}. Pass --framework {allowed[0]}."
             raise InvalidConfigError(msg)
         if self.steps is not None and self.epochs is not None:
             msg = f"steps={self.steps} and epochs={self.epochs:g} are not allowed together: each says how long to train. Pass one of them."
             raise InvalidConfigError(msg)
+        for name, option in (("epochs", "--epochs"), ("schedule_epochs", "--schedule-epochs")):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                msg = f"{name}={value:g} is not allowed: it must be a finite number above 0. Pass for example {option} 5."
+                raise InvalidConfigError(msg)
+        if self.counters and self.framework != "torch":
+            msg = f"--counters is not allowed with framework={self.framework!r}, only with torch. Leave it out, or pass --framework torch."
+            raise InvalidConfigError(msg)
+        for name, _ in map(read_setting, self.given):
+            taking = [method for method, row in METHODS.items() if name in row.uses]
+            if not set(taking) & set(self.methods):
+                msg = (
+                    f"--set {name} is not allowed with {list(self.methods)}, only with {taking}. Add --method {taking[0]} or leave it out."
+                )
+                raise InvalidConfigError(msg)
 
 
 def read_setting(text: str) -> tuple[str, Any]:
@@ -61,8 +83,9 @@ def read_setting(text: str) -> tuple[str, Any]:
         InvalidConfigError: an unknown name, or a value of another type.
     """
     name, equals, value = text.partition("=")
-    if not equals or name not in NAMES:
-        msg = f"--set {text!r} is not allowed: it must be NAME=VALUE with one of {list(NAMES)}. Pass for example --set eps=1e-6."
+    if not equals or name not in SETTABLE:
+        fix = "Pass --band" if name == "band" else "Pass for example --set eps=1e-6"
+        msg = f"--set {text!r} is not allowed: it must be NAME=VALUE with one of {list(SETTABLE)}. {fix}."
         raise InvalidConfigError(msg)
     if name in TEXTS:
         return name, value
@@ -71,7 +94,7 @@ def read_setting(text: str) -> tuple[str, Any]:
     if name == "gamma" and value == "none":
         return name, None
     try:
-        return name, int(value) if name == "band" else float(value)
+        return name, float(value)
     except ValueError as error:
         msg = f"--set {text!r} is not allowed: {name} must be a number. Pass for example --set {name}=0.9."
         raise InvalidConfigError(msg) from error
@@ -95,12 +118,22 @@ def make_run(asked: Asked, data: Data, method: str, settings: Settings, seed: in
 
     Raises:
         DataError: the data does not fill a batch.
+        InvalidConfigError: as `methods.check`, or a run that goes on after its learning rate has come to 0.
     """
+    if asked.framework == "torch":
+        methods.check(method, asked.precision)
     task = TASKS[asked.task]
-    batch = asked.batch or task.batch
+    batch, lr_rule = asked.batch or task.batch, asked.lr_rule or task.lr_rule
     per_epoch = steps_per_epoch(data.examples, batch)
-    schedule = round((asked.schedule_epochs or task.epochs) * per_epoch)
-    steps = asked.steps or (round(asked.epochs * per_epoch) if asked.epochs is not None else schedule)
+    schedule = max(1, round((asked.schedule_epochs or task.epochs) * per_epoch))
+    steps = asked.steps or (max(1, round(asked.epochs * per_epoch)) if asked.epochs is not None else schedule)
+    if steps > schedule and lr_rule != "constant":
+        epochs = -(-steps // per_epoch)
+        msg = (
+            f"{steps} steps are not allowed with a schedule of {schedule}: the learning rate is 0 after it. "
+            f"Pass --schedule-epochs {epochs} or --lr-rule constant, or train at most {schedule} steps."
+        )
+        raise InvalidConfigError(msg)
     return Run(
         task=asked.task,
         method=method,
@@ -109,10 +142,10 @@ def make_run(asked: Asked, data: Data, method: str, settings: Settings, seed: in
         framework=asked.framework,
         precision=asked.precision,
         settings=settings,
-        lr_rule=asked.lr_rule or task.lr_rule,
-        schedule_steps=max(1, schedule),
+        lr_rule=lr_rule,
+        schedule_steps=schedule,
         seed=seed,
-        steps=max(1, steps),
+        steps=steps,
         batch=batch,
     )
 
@@ -121,14 +154,13 @@ def make_runs(asked: Asked, data: Data, found: Mapping[tuple[str, int | None], S
     """Every run, ordered so that a command that was stopped early has whole seeds.
 
     Args:
-        found: settings that a search found, by method and band; they take the place of the reference's.
+        found: settings that a search found, by method and band; they take the place of the reference's and of the grid.
     """
     rates: Sequence[float | None] = asked.rates or (None,)
-    chosen = {
-        (method, band, lr): (found or {}).get((method, band)) or settings_of(asked, method, band, lr)
-        for method, band in variants(asked)
-        for lr in ((None,) if found else rates)
-    }
-    return [make_run(asked, data, method, settings, seed) for seed in asked.seeds for (method, _, _), settings in chosen.items()]
-
-
+    chosen: list[tuple[str, Settings]] = []
+    for method, band in variants(asked):
+        if found is not None and (method, band) in found:
+            chosen.append((method, found[method, band]))
+        else:
+            chosen += [(method, settings_of(asked, method, band, lr)) for lr in rates]
+    return [make_run(asked, data, method, settings, seed) for seed in asked.seeds for method, settings in chosen]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
+import numpy as np
 import torch
 
 from sonew.torch import SONew
@@ -33,8 +33,8 @@ def mean_every(task: Task, data: Data, batch: int) -> int:
     return max(1, steps_per_epoch(data.examples, batch) // task.means)
 
 
-def _to_device(values: Any, device: torch.device) -> torch.Tensor | None:  # noqa: ANN401  # an array or None
-    return None if values is None else torch.from_numpy(values.copy()).to(device)
+def _to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values.copy()).to(device)
 
 
 def _set_rate(optimizer: methods.Optimizer, lr: float) -> None:
@@ -53,19 +53,19 @@ def train(run: Run, data: Data, device: torch.device, *, counters: bool = False,
         told: hears of each mean loss, with its number from 0; what it raises ends the run.
 
     Returns:
-        The result's part of an entry: `loss` (`Task.evaluate` after the last step, null when training diverged), `losses` (mean of
-        every `losses_every` steps, each taken before its update), times (`StepClock.read`), `state_bytes`, `fallback`
-        (`LayerFallback.read`, or null), `plans`, `date`.
+        The result's part of an entry: `loss` (`Task.evaluate` after the last step, null when training diverged), `losses` (mean of every
+        `losses_every` steps and of what is left at the end, each taken before its update), times (`StepClock.read`), `state_bytes`,
+        `fallback` (`LayerFallback.read`, or null), `plans`, `date`.
 
     Raises:
-        InvalidConfigError: a method that does not come in this precision, or whose package is missing.
+        InvalidConfigError: as `methods.build`. DataError: the data does not fill a batch.
     """
     task = TASKS[run.task]
     model = task.build(run.seed, data).to(device, torch.float32 if run.precision in {"fp32", "bf16-state"} else torch.bfloat16)
     optimizer = methods.build(run.method, model, run.settings, run.precision, counters=counters)
     fallback = LayerFallback(model, optimizer) if counters and isinstance(optimizer, SONew) else None
-    values, held_out = _to_device(data.values, device), _to_device(data.held_out, device)
-    assert values is not None  # noqa: S101  # a task has values
+    values = _to_device(data.values, device)
+    held_out = None if data.held_out is None else _to_device(data.held_out, device)
     every, per_epoch, rate = mean_every(task, data, run.batch), steps_per_epoch(data.examples, run.batch), RULES[run.lr_rule]
     clock = StepClock(device)
     means: list[float] = []

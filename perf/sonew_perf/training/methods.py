@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -21,14 +20,15 @@ PRECISIONS: Final[Mapping[str, str]] = {
     "bf16": "parameters, activations and state in bfloat16",
     "bf16-rounded": "as bf16, SONew writes parameters rounded stochastically",
 }
-OURS_ONLY: Final = ("bf16-state", "bf16-rounded")
+EVERY_METHODS: Final = ("fp32", "bf16")  # the others are SONew's
 SOAP_EVERY: Final = 10  # steps between two of SOAP's eigenbases, its package's default
 SHAMPOO_EVERY: Final = 20  # steps between two of Shampoo's roots, the paper's cheaper choice
 SHAMPOO_BLOCK: Final = 1024  # as large as the autoencoder's layers: nothing is cut
+SHAMPOO_GRAFT: Final = 3  # the package's number for RMSProp, whose norm a tensor's update takes
 
 
 class Several:
-    """Optimizers that step together, each its own parameters."""
+    """Optimizers that step together, each its own parameters; a learning rate written into `param_groups` reaches all."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
@@ -39,7 +39,7 @@ class Several:
         return [group for part in self.parts for group in part.param_groups]
 
     @property
-    def state(self) -> dict[Any, Any]:
+    def state(self) -> dict[torch.Tensor, Any]:
         """Of all of them."""
         return {param: state for part in self.parts for param, state in part.state.items()}
 
@@ -52,10 +52,11 @@ class Several:
 Optimizer = torch.optim.Optimizer | Several
 
 
-def _sonew(model: nn.Module, settings: Settings, precision: str, *, counters: bool = False) -> Optimizer:
+def _sonew(model: nn.Module, settings: Settings, precision: str) -> Optimizer:
     params: Any = model.parameters()
     if settings.layers == "no-embeddings":
-        params = param_groups(model, settings.weight_decay, no_decay=())
+        params = param_groups(model, settings.weight_decay, no_decay=(), decay_vectors=True)  # decay as without groups
+    narrow = "float32" if precision == "fp32" else "bfloat16"
     return SONew(
         params,
         lr=settings.lr,
@@ -67,9 +68,8 @@ def _sonew(model: nn.Module, settings: Settings, precision: str, *, counters: bo
         eps_rel=settings.eps_rel,
         gamma=settings.gamma,
         graft=settings.graft,  # type: ignore[arg-type]  # SONew checks it
-        counters=counters,
-        state_dtype="float32" if precision == "fp32" else "bfloat16",
-        direction_dtype="float32" if precision == "fp32" else "bfloat16",
+        state_dtype=narrow,
+        direction_dtype=narrow,
         stochastic_rounding=precision == "bf16-rounded",
     )
 
@@ -86,10 +86,12 @@ def _adamw(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
 
 
 def _sgd(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
+    """Heavy ball: the momentum is a sum of gradients, not a mean, so that the rate in effect is lr / (1 - beta1)."""
     return torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.beta1, fused=True)
 
 
 def _rmsprop(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
+    """With heavy-ball momentum, as `_sgd`: where Adam is best with lr, this is with about (1 - beta1) lr."""
     return torch.optim.RMSprop(model.parameters(), lr=settings.lr, alpha=settings.beta2, eps=settings.eps, momentum=settings.beta1)
 
 
@@ -98,9 +100,13 @@ def _adagrad(model: nn.Module, settings: Settings, _precision: str) -> Optimizer
 
 
 def _muon(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
-    """Matrices by Muon, scaled so that one rate serves Adam for the rest too."""
-    matrices = [param for param in model.parameters() if param.ndim == 2]
-    others = [param for param in model.parameters() if param.ndim != 2]
+    """Matrices by Muon, scaled so that one rate serves Adam for the rest too: embeddings, as Muon's authors advise, and vectors.
+
+    Adam has its own defaults and no decay.
+    """
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = [param for param in model.parameters() if param.ndim == 2 and param not in embeddings]
+    others = [param for param in model.parameters() if param.ndim != 2 or param in embeddings]
     muon = torch.optim.Muon(
         matrices, lr=settings.lr, momentum=settings.beta1, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
@@ -108,16 +114,23 @@ def _muon(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
 
 
 def _soap(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
+    """Its first step only looks: no parameter moves."""
     from pytorch_optimizer import SOAP  # noqa: PLC0415  # an extra
 
     betas = (settings.beta1, settings.beta2)
     made: Optimizer = SOAP(
-        model.parameters(), lr=settings.lr, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, precondition_frequency=SOAP_EVERY
+        model.parameters(),
+        lr=settings.lr,
+        betas=betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        precondition_frequency=SOAP_EVERY,
     )
     return made
 
 
 def _shampoo(model: nn.Module, settings: Settings, _precision: str) -> Optimizer:
+    """eps is the ridge of its matrices; they are used from step 25 on, its package's default."""
     from pytorch_optimizer import ScalableShampoo  # noqa: PLC0415  # an extra
 
     made: Optimizer = ScalableShampoo(
@@ -126,10 +139,11 @@ def _shampoo(model: nn.Module, settings: Settings, _precision: str) -> Optimizer
         betas=(settings.beta1, settings.beta2),
         moving_average_for_momentum=True,
         weight_decay=settings.weight_decay,
+        decoupled_weight_decay=True,
         preconditioning_compute_steps=SHAMPOO_EVERY,
         block_size=SHAMPOO_BLOCK,
         matrix_eps=settings.eps,
-        graft_type=4,  # normalized RMSProp, the authors' choice on this benchmark
+        graft_type=SHAMPOO_GRAFT,
         nesterov=False,
     )
     return made
@@ -144,6 +158,7 @@ class Method:
         build: the optimizer of (model, settings, precision).
         uses: fields of `Settings` that it takes. searched: those of them that a search varies.
         package: what must be installed, or "".
+        precisions: keys of `PRECISIONS` that it comes in.
     """
 
     label: str
@@ -151,7 +166,7 @@ class Method:
     uses: tuple[str, ...]
     searched: tuple[str, ...]
     package: str = ""
-    precisions: tuple[str, ...] = field(default=tuple(name for name in PRECISIONS if name not in OURS_ONLY))
+    precisions: tuple[str, ...] = EVERY_METHODS
 
     @property
     def has_band(self) -> bool:
@@ -175,11 +190,8 @@ METHODS: Final[Mapping[str, Method]] = {
 }
 
 
-def build(method: str, model: nn.Module, settings: Settings, precision: str, *, counters: bool = False) -> Optimizer:
-    """The method's optimizer over a model.
-
-    Args:
-        counters: whether SONew counts the columns that fall back.
+def check(method: str, precision: str) -> None:
+    """Refuse what cannot be trained here.
 
     Raises:
         InvalidConfigError: the method does not come in this precision, or its package is missing.
@@ -191,20 +203,41 @@ def build(method: str, model: nn.Module, settings: Settings, precision: str, *, 
     if row.package and find_spec(row.package) is None:
         msg = f"method={method!r} needs the package {row.package}, which is not installed. Run pip install 'sonew[peers]', or leave it out."
         raise InvalidConfigError(msg)
-    made = partial(row.build, counters=True) if counters and row.has_band else row.build
-    return made(model, settings, precision)
+
+
+def build(method: str, model: nn.Module, settings: Settings, precision: str, *, counters: bool = False) -> Optimizer:
+    """The method's optimizer over a model.
+
+    Args:
+        method: key of `METHODS`. model: on its device, in the precision's type. settings: those that the method uses are taken.
+        precision: key of `PRECISIONS`. counters: whether SONew counts the columns that fall back.
+
+    Raises:
+        InvalidConfigError: as `check`, or a setting that SONew refuses.
+    """
+    check(method, precision)
+    made = METHODS[method].build(model, settings, precision)
+    if counters and isinstance(made, SONew):
+        for group in made.param_groups:
+            group["counters"] = True
+    return made
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of every tensor in the optimizer's state, also those in lists and in objects that hold them."""
-
-    def count(value: object) -> int:
+    """Bytes of every tensor in the optimizer's state, also those in collections and in objects that hold them; each counts once."""
+    total, seen = 0, set()
+    left: list[object] = list(optimizer.state.values())
+    while left:
+        value = left.pop()
+        if id(value) in seen or isinstance(value, type):
+            continue
+        seen.add(id(value))
         if isinstance(value, torch.Tensor):
-            return value.numel() * value.element_size()
-        if isinstance(value, Mapping):
-            return sum(map(count, value.values()))
-        if isinstance(value, list | tuple):
-            return sum(map(count, value))
-        return count(vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else 0
-
-    return count({id(param): state for param, state in optimizer.state.items()})
+            total += value.nbytes
+        elif isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+        elif hasattr(value, "__dict__"):
+            left += vars(value).values()
+    return total

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from sonew_perf.errors import DataError
+from sonew_perf.entries import installed_version
 from sonew_perf.machine import describe
 from sonew_perf.records import files
 from sonew_perf.records.files import Entry
@@ -34,9 +34,10 @@ def load_average() -> float:
 
 
 def train_one(run: Run, data: Data, device: torch.device, *, counters: bool, told: Told) -> Entry:
-    """Train in the run's framework; the result's part of an entry.
+    """Train in the run's framework; the result's part of an entry, as `loop.train` gives it. JAX counts nothing.
 
     Raises:
+        InvalidConfigError: what the framework does not train. DataError: the data does not fill a batch.
         MeasurementError: the process that trains in JAX failed.
     """
     if run.framework == "jax":
@@ -49,28 +50,34 @@ def train_one(run: Run, data: Data, device: torch.device, *, counters: bool, tol
 def machine_for(framework: str, device: torch.device) -> dict[str, Any]:
     """What a run is measured on, with the versions of its framework."""
     if framework == "jax":
-        from sonew_perf.entries import installed_version  # noqa: PLC0415  # as above
-
         return describe(device) | {name: installed_version(name) for name in ("jax", "jaxlib", "optax")}
     return describe(device)
 
 
 def train_all(
-    runs: Sequence[Run], data: Data, device: torch.device, record: Sequence[Entry], *, counters: bool = False, told: Mapping[Run, Told] | None = None
+    runs: Sequence[Run],
+    data: Data,
+    device: torch.device,
+    record: Sequence[Entry],
+    *,
+    counters: bool = False,
+    told: Mapping[Run, Told] | None = None,
 ) -> Iterator[tuple[Entry, bool]]:
     """The entry of every run in order, and whether it is new: runs that the record holds are not trained again.
 
+    Args:
+        runs: what to train. data: of their task. device: where.
+        record: what is known. With `counters` a run of SONew is known only with what it counted.
+        told: per run, hears of its mean losses, as `loop.train` tells them.
+
     Raises:
-        DataError: the data does not fill a batch.
+        InvalidConfigError, DataError, MeasurementError: as `train_one`, when it is that run's turn.
     """
-    largest = max((run.batch for run in runs), default=1)
-    if largest > data.examples:
-        msg = f"batch={largest} is not allowed with {data.examples} examples: it must be at most their number. Pass --batch {data.examples} or less."
-        raise DataError(msg)
+    counted = [entry for entry in record if entry.get("fallback") is not None]
     for run in runs:
         wanted = identity(run, data.describe(), machine_for(run.framework, device))
-        known = find_result(record, wanted)
-        if known is not None and not (counters and known.get("fallback") is None and run.band):
+        known = find_result(counted if counters and run.band is not None else record, wanted)
+        if known is not None:
             yield known, False
             continue
         hears = (told or {}).get(run, lambda _mean, _loss: None)
@@ -83,4 +90,4 @@ def keep_unfinished(path: Path, entries: Sequence[Entry]) -> None:
     Raises:
         RecordError: the place cannot be written.
     """
-    files.write_entries(path, entries)
+    files.write_text(path, files.document(entries), fix="Pass a writable --store.")

@@ -11,6 +11,8 @@ from sonew_perf.training.settings import Settings, as_entry
 
 KIND: Final = "training run"
 BASELINE: Final = "adam"  # what steps and seconds to a loss are shares of
+PLAIN: Final[Mapping[str, Any]] = {"chain": "tensor", "eps_rel": 0.0, "gamma": None, "graft": "adam", "layers": "all"}
+"""Settings that change what a method does, with the values that a label leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,6 @@ def label(name: str, band: int | None, framework: str, precision: str, hyper: Ma
     said += [f"{key} {hyper[key]}" for key, plain in PLAIN.items() if key in hyper and hyper[key] != plain]
     said += [precision] * (precision != "fp32") + ["JAX"] * (framework == "jax")
     return ", ".join(said)
-
-
-PLAIN: Final[Mapping[str, Any]] = {"chain": "tensor", "eps_rel": 0.0, "gamma": None, "graft": "adam", "layers": "all"}
 
 
 def identity(run: Run, data: Mapping[str, Any], machine: Mapping[str, Any]) -> Entry:

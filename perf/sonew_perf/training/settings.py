@@ -1,14 +1,16 @@
-"""Hyperparameters of a training run as one value, those that are known to be good, and where a search looks. No framework is loaded here."""
+"""Hyperparameters of a training run as one value, those that are known to be good, and where a search looks.
+
+No framework is loaded here.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sonew.errors import InvalidConfigError
-
 
 LAYERS: Final = ("all", "no-embeddings")
 
@@ -20,9 +22,13 @@ class Settings:
     Attributes:
         lr: peak of the learning rate, > 0.
         beta1: decay of the momentum. beta2: decay of the second moments, both in [0, 1).
-        eps, weight_decay: >= 0.
+        eps: what keeps the method from dividing by zero, >= 0.
+        weight_decay: decoupled: scaled by the learning rate it leaves every parameter that the method decays, >= 0.
         band, chain, eps_rel, gamma, graft: of SONew, as `sonew.torch.SONew` has them.
         layers: of SONew: "all" take the band, or "no-embeddings": embeddings take band 0, as `sonew.torch.param_groups` has it.
+
+    Raises:
+        InvalidConfigError: a setting outside its range. What SONew alone takes, SONew checks.
     """
 
     lr: float = 1e-3
@@ -38,7 +44,7 @@ class Settings:
     layers: str = "all"
 
     def __post_init__(self) -> None:
-        """Refuse what no optimizer takes; each checks the rest itself."""
+        """Refuse what no optimizer takes."""
         if not 0 < self.lr < math.inf:
             msg = f"lr={self.lr} is not allowed: it must be a finite number above 0. Pass for example --lr 3e-3."
             raise InvalidConfigError(msg)
@@ -49,9 +55,13 @@ class Settings:
             if not 0 <= getattr(self, name) < 1:
                 msg = f"{name}={getattr(self, name)} is not allowed: it must lie in [0, 1). Pass for example --set {name}=0.9."
                 raise InvalidConfigError(msg)
+        for name in ("eps", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                msg = (
+                    f"{name}={getattr(self, name)} is not allowed: it must be finite, and not below 0. Pass for example --set {name}=1e-6."
+                )
+                raise InvalidConfigError(msg)
 
-
-NAMES: Final = tuple(field.name for field in fields(Settings))
 
 _ADAM: Final[Mapping[str, float]] = {"lr": 4.14e-3, "beta1": 0.836, "beta2": 0.976, "eps": 6.5e-7}
 KNOWN: Final[Mapping[tuple[str, str, int | None], Mapping[str, float]]] = {
@@ -71,7 +81,8 @@ def known(task: str, method: str, band: int | None) -> Mapping[str, float]:
     """The reference settings; where there are none, of a band the nearest narrower one's, else nothing: `Settings`' own."""
     if (found := KNOWN.get((task, method, band))) is not None:
         return found
-    narrower = [other for at, name, other in KNOWN if at == task and name == method and other is not None and band is not None and other < band]
+    bands = [other for at, name, other in KNOWN if (at, name) == (task, method) and other is not None]
+    narrower = [other for other in bands if band is not None and other < band]
     return KNOWN[task, method, max(narrower)] if narrower else {}
 
 

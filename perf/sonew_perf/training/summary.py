@@ -1,14 +1,13 @@
-"""What a grid of training runs says: each method's best learning rate, and how far apart the methods end."""
+"""What a grid of learning rates says of a method: its best rate, and whether a wider grid might know a better one."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sonew_perf.records.files import Entry
-from sonew_perf.training.runs import BASELINE, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A method over the grid, learning rates ascending."""
+    """A method over its learning rates, ascending; where it has only one there is no grid."""
 
     label: str
     method: str
@@ -47,55 +46,35 @@ class Curve:
         """Whether the optimum has a neighbour on both sides and is finite: at an edge a wider grid might do better."""
         return not self.diverged and self.best not in (self.cells[0], self.cells[-1])
 
-
-def curves(runs: Sequence[Run], results: Sequence[Entry]) -> list[Curve]:
-    """The results arranged by method and learning rate, methods in the order of the runs."""
-    table: dict[tuple[str, str], dict[float, list[float]]] = {}
-    for run, result in zip(runs, results, strict=True):
-        loss = math.inf if result["loss"] is None else float(result["loss"])
-        table.setdefault((run.label, run.method), {}).setdefault(run.lr, []).append(loss)
-    return [
-        Curve(label, method, tuple(Cell(lr, tuple(losses)) for lr, losses in sorted(cells.items())))
-        for (label, method), cells in table.items()
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A method's best cell against the baseline's best cell.
-
-    Attributes:
-        relative: loss over the baseline's loss, minus 1; negative is better. None where one of them has no optimum.
-        per_seed: the same, seed by seed; empty where `relative` is None.
-        obstacle: why nothing is judged: no optimum, or one at the edge of the grid. None where both lie inside.
-    """
-
-    label: str
-    baseline: str
-    relative: float | None
-    per_seed: tuple[float, ...]
-    obstacle: str | None = None
+    @property
+    def is_grid(self) -> bool:
+        """Whether there is a choice of learning rates."""
+        return len(self.cells) > 1
 
     @property
-    def judged(self) -> bool:
-        """Whether the comparison decides anything."""
-        return self.obstacle is None
+    def obstacle(self) -> str | None:
+        """Why the best of a grid is not judged; None where it is, or where there is no grid."""
+        if not self.is_grid or self.inside:
+            return None
+        if self.diverged:
+            return f"{self.label} diverged at every learning rate"
+        return f"the optimum of {self.label} lies at the edge of the grid"
 
 
-def _compare(ours: Curve, theirs: Curve) -> Comparison:
-    if lost := [curve.label for curve in (ours, theirs) if curve.diverged]:
-        return Comparison(ours.label, theirs.label, None, (), f"{' and '.join(lost)} diverged at every learning rate")
-    edge = [curve.label for curve in (ours, theirs) if not curve.inside]
-    return Comparison(
-        label=ours.label,
-        baseline=theirs.label,
-        relative=ours.best.mean / theirs.best.mean - 1,
-        per_seed=tuple(one / other - 1 for one, other in zip(ours.best.losses, theirs.best.losses, strict=True)),
-        obstacle=f"the optimum of {' and '.join(edge)} lies at the edge of the grid" if edge else None,
-    )
+def curves(entries: Iterable[Entry]) -> list[Curve]:
+    """The results arranged by label and learning rate.
 
+    Args:
+        entries: with `label`, `method`, `lr`, `seed` and `loss` (null: diverged); one per label, learning rate and seed.
 
-def comparisons(all_curves: Sequence[Curve]) -> list[Comparison]:
-    """Every method against the baseline; none where the baseline or everything else was not run."""
-    baseline = next((curve for curve in all_curves if curve.method == BASELINE), None)
-    return [] if baseline is None else [_compare(curve, baseline) for curve in all_curves if curve is not baseline]
+    Returns:
+        Labels in the order of the entries.
+    """
+    table: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
+    for entry in entries:
+        loss = math.inf if entry["loss"] is None else float(entry["loss"])
+        table.setdefault((entry["label"], entry["method"]), {}).setdefault(entry["lr"], {})[entry["seed"]] = loss
+    return [
+        Curve(label, method, tuple(Cell(lr, tuple(loss for _, loss in sorted(by_seed.items()))) for lr, by_seed in sorted(by_rate.items())))
+        for (label, method), by_rate in table.items()
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sonew_perf.errors import DataError
-from sonew_perf.training.idx import find_train_images, read_images
+from sonew_perf.training.tasks.idx import find_train_images, read_images
 from tests.perf.idx_files import idx_bytes
 
 

@@ -4,60 +4,48 @@ import math
 
 import pytest
 
-from sonew_perf.training.runs import grid
-from sonew_perf.training.summary import Curve, comparisons, curves
+from sonew_perf.training.summary import Curve, curves
+from tests.perf.training.entries import made
 
-Losses = dict[str, dict[float, tuple[float | None, ...]]]
+Losses = dict[float, tuple[float | None, ...]]
 
-RATES = [1e-3, 3e-3, 9e-3]
-LOSSES: Losses = {
-    "sonew": {1e-3: (80.0, 82.0), 3e-3: (70.0, 72.0), 9e-3: (75.0, None)},
-    "adamw": {1e-3: (120.0, 124.0), 3e-3: (100.0, 90.0), 9e-3: (110.0, 111.0)},
-}
+OURS: Losses = {1e-3: (80.0, 82.0), 3e-3: (70.0, 72.0), 9e-3: (75.0, None)}
 
 
-def _curves(losses: Losses) -> list[Curve]:
-    runs = grid(list(losses), [1], RATES, range(2), steps=1, batch=1)
-    return curves(runs, [{"loss": losses[run.method][run.lr][run.seed]} for run in runs])
+def _curve(losses: Losses, method: str = "sonew") -> Curve:
+    (found,) = curves(made(method, (loss,), lr=lr, seed=seed) for lr, by_seed in losses.items() for seed, loss in enumerate(by_seed))
+    return found
 
 
-def test_each_method_is_judged_at_its_own_best_rate() -> None:
-    ours, theirs = _curves(LOSSES)
-    assert (ours.label, ours.best.lr, ours.best.mean, ours.inside) == ("SONew band 1", 3e-3, 71.0, True)
-    assert (theirs.label, theirs.best.lr, theirs.best.mean, theirs.inside) == ("AdamW", 3e-3, 95.0, True)
-    assert math.isinf(ours.cells[2].mean)
+def test_a_method_is_judged_at_its_best_rate() -> None:
+    found = _curve(OURS)
+    assert (found.label, found.method, found.best.lr, found.best.mean) == ("SONew band 1", "sonew", 3e-3, 71.0)
+    assert (found.inside, found.diverged, found.is_grid, found.obstacle) == (True, False, True, None)
+    assert math.isinf(found.cells[2].mean)
 
 
-def test_the_comparison_is_relative_to_adamw_with_its_range_over_seeds() -> None:
-    (comparison,) = comparisons(_curves(LOSSES))
-    assert (comparison.label, comparison.baseline, comparison.judged) == ("SONew band 1", "AdamW", True)
-    assert comparison.relative == pytest.approx(71 / 95 - 1)
-    assert comparison.per_seed == pytest.approx((70 / 100 - 1, 72 / 90 - 1))
+def test_rates_ascend_and_losses_are_in_the_order_of_the_seeds() -> None:
+    entries = [made("adam", (100.0 * lr + seed,), lr=lr, seed=seed) for lr in (3.0, 1.0, 2.0) for seed in (1, 0)]
+    (found,) = curves(entries)
+    assert [(cell.lr, cell.losses) for cell in found.cells] == [(1.0, (100.0, 101.0)), (2.0, (200.0, 201.0)), (3.0, (300.0, 301.0))]
+
+
+def test_methods_keep_the_order_of_the_entries() -> None:
+    found = curves([made("soap", (1.0,)), made("adam", (1.0,)), made("soap", (1.0,), lr=2.0)])
+    assert [(curve.label, len(curve.cells)) for curve in found] == [("SOAP", 2), ("Adam", 1)]
 
 
 @pytest.mark.parametrize("edge", [1e-3, 9e-3])
-@pytest.mark.parametrize("method", ["sonew", "adamw"])
-def test_an_optimum_at_either_edge_of_the_grid_is_not_judged(method: str, edge: float) -> None:
-    losses = {name: dict(cells) for name, cells in LOSSES.items()}
-    losses[method][edge] = (1.0, 1.0)
-    (comparison,) = comparisons(_curves(losses))
-    assert not comparison.judged
-    assert comparison.obstacle == f"the optimum of {'AdamW' if method == 'adamw' else 'SONew band 1'} lies at the edge of the grid"
+def test_an_optimum_at_either_edge_of_the_grid_is_not_judged(edge: float) -> None:
+    found = _curve({**OURS, edge: (1.0, 1.0)})
+    assert (found.inside, found.obstacle) == (False, "the optimum of SONew band 1 lies at the edge of the grid")
 
 
-@pytest.mark.parametrize(
-    ("diverging", "named"), [(["sonew"], "SONew band 1"), (["adamw"], "AdamW"), (["sonew", "adamw"], "SONew band 1 and AdamW")]
-)
-def test_a_method_that_always_diverged_is_named_and_not_judged(diverging: list[str], named: str) -> None:
-    lost: dict[float, tuple[float | None, ...]] = dict.fromkeys(RATES, (None, 1.0))
-    found = _curves(LOSSES | dict.fromkeys(diverging, lost))
-    assert [curve.diverged for curve in found] == [name in diverging for name in LOSSES]
-    assert not any(curve.inside for curve in found if curve.diverged)
-    (comparison,) = comparisons(found)
-    assert (comparison.judged, comparison.relative, comparison.per_seed) == (False, None, ())
-    assert comparison.obstacle == f"{named} diverged at every learning rate"
+def test_a_method_that_always_diverged_is_not_judged() -> None:
+    found = _curve(dict.fromkeys(OURS, (None, 1.0)), "adam")
+    assert (found.diverged, found.inside, found.obstacle) == (True, False, "Adam diverged at every learning rate")
 
 
-@pytest.mark.parametrize("method", list(LOSSES))
-def test_a_method_alone_has_no_comparison(method: str) -> None:
-    assert comparisons(_curves({method: LOSSES[method]})) == []
+def test_one_rate_is_no_grid_and_nothing_stands_in_its_way() -> None:
+    found = _curve({1e-3: (80.0, 82.0)})
+    assert (found.is_grid, found.obstacle) == (False, None)

@@ -1,113 +1,163 @@
-"""Training: the loss against steps, seconds and bytes of state."""
+"""Training: the loss against steps, seconds and bytes of state, one race at a time."""
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sonew_perf.dashboard.content import Content, Row
-from sonew_perf.dashboard.views.plain import even_places, number, plain
-from sonew_perf.records.checks import is_number
+from sonew_perf.dashboard.views.older_training import renewed
+from sonew_perf.dashboard.views.plain import even_places, number, text
+from sonew_perf.errors import RecordError
+from sonew_perf.records.machines import describe
+from sonew_perf.records.model import Machine
+from sonew_perf.training.race import Method, Race, Share, Standing, races
+from sonew_perf.training.results import Conditions, Result, read_result
+from sonew_perf.training.runs import PLAIN
 
 MOST_LOSSES: Final = 200
-LAST_STEPS: Final = 20  # where a record has no result of its own, the mean loss over these
-ELEMENTS: Final[Mapping[str, int]] = {"autoencoder": 2_837_314}  # parameters of a task's model
-STATE_BYTES: Final[Mapping[str, Callable[[int], int]]] = {  # per parameter, by band: momentum and band + 1 rows, or two means
-    "sonew": lambda band: 4 * (band + 2),
-    "sonew-bf16-state": lambda band: 2 * (band + 2),
-    "adamw": lambda _band: 8,
-}
-LABELS: Final[Mapping[str, str]] = {"sonew": "SONew band {band}", "sonew-bf16-state": "SONew band {band}, bf16 state", "adamw": "AdamW"}
-Group = tuple[str, str, str]  # task, label, run
+PLACES: Final = 6  # after the point, of a share of columns
+Settings = tuple[float, tuple[tuple[str, Any], ...]]  # learning rate and all others
 
 
 def convergence(content: Content) -> Row:
-    """The view `convergence`."""
-    entries = [entry for entry in content.index.training_entries() if _usable(entry)]
-    best = _best_rates(entries)
-    tasks: dict[str, list[Row]] = defaultdict(list)
-    for entry in entries:
-        tasks[entry["task"]].append(_curve(content, entry, best=best.get(_group(entry)) == entry["lr"]))
-    return {"tasks": [{"task": task, "runs": curves} for task, curves in tasks.items()]}
+    """The view `convergence`: races, those with the most methods first, then the longest."""
+    found = sorted(races(_entries(content)), key=lambda race: (-len(race.standings), -race.conditions.steps))
+    return {"races": [_race(content, race) for race in found]}
 
 
-def _usable(entry: Mapping[str, Any]) -> bool:
-    """Whether a foreign entry has what a curve needs."""
-    losses, band = entry.get("losses"), entry.get("band")
-    texts = all(isinstance(entry.get(name), str) for name in ("task", "method", "run"))
-    numbers = isinstance(losses, list) and losses and all(loss is None or is_number(loss) for loss in losses)
-    return texts and bool(numbers) and is_number(entry.get("lr")) and (band is None or (isinstance(band, int) and is_number(band)))
+def _entries(content: Content) -> Iterator[Row]:
+    """Training runs in the form of today; those of foreign records that lack what a curve needs are left out."""
+    for entry in content.index.training_entries():
+        run = content.run_by_id.get(entry["run"])
+        whole = ({"machine": describe(run.machine)} if run else {}) | entry
+        try:
+            current = whole if "label" in whole else renewed(whole)
+            if read_result(current) is not None:
+                yield current
+        except RecordError:
+            continue
 
 
-def _label(entry: Mapping[str, Any]) -> str:
-    """The method with what changes what it does, but not its learning rate."""
-    method, hyper = str(entry["method"]), entry.get("hyper")
-    gamma = hyper.get("gamma") if isinstance(hyper, Mapping) else None
-    said = f", gamma {gamma:g}" if is_number(gamma) else ""
-    return LABELS.get(method, method).replace("{band}", str(entry.get("band"))) + said
-
-
-def _group(entry: Mapping[str, Any]) -> Group:
-    """What learning rates are chosen within: a method in one run of the command."""
-    return entry["task"], _label(entry), entry["run"]
-
-
-def _final(entry: Mapping[str, Any]) -> float | None:
-    """The result; None where training diverged."""
-    if "loss" in entry:
-        return entry["loss"] if is_number(entry["loss"]) else None
-    last = entry["losses"][-LAST_STEPS:]
-    return None if None in last else statistics.fmean(last)
-
-
-def _best_rates(entries: list[Row]) -> dict[Group, float]:
-    """The learning rate with the least mean final loss over its seeds; a rate at which a seed diverged is out."""
-    finals: dict[Group, dict[float, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-    for entry in entries:
-        finals[_group(entry)][entry["lr"]].append(_final(entry))
-    best = {}
-    for group, rates in finals.items():
-        means = {rate: statistics.fmean(kept) for rate, values in rates.items() if (kept := [v for v in values if v is not None]) == values}
-        if means:
-            best[group] = min(means, key=lambda rate: means[rate])
-    return best
-
-
-def _state_bytes(entry: Mapping[str, Any]) -> int | None:
-    """As recorded, else counted from the method's state."""
-    if isinstance(recorded := entry.get("state_bytes"), int) and is_number(recorded):
-        return recorded
-    per_element, elements = STATE_BYTES.get(entry["method"]), ELEMENTS.get(entry["task"])
-    return per_element(int(entry.get("band") or 0)) * elements if per_element is not None and elements is not None else None
-
-
-def _curve(content: Content, entry: Mapping[str, Any], *, best: bool) -> Row:
-    losses = entry["losses"]
-    places = even_places(len(losses), MOST_LOSSES)
-    run = content.run_by_id.get(entry["run"])
+def _race(content: Content, race: Race) -> Row:
+    shared = race.conditions
+    baselines = {standing.baseline.label: standing.target for standing in race.standings if standing.baseline is not None}
     return {
-        "label": _label(entry),
-        "method": entry["method"],
-        "band": None if entry["method"] == "adamw" else entry.get("band"),
-        "lr": entry["lr"],
-        "seed": plain(entry.get("seed")),
-        "machine": run.machine.id if run else "",
-        "run": entry["run"],
-        "run_name": (run.label or Path(run.path).stem) if run else entry["run"],
-        "date": str(entry.get("date", run.date if run else "")),
-        "steps": [place + 1 for place in places],
-        "loss": [number(losses[place]) for place in places],
-        "seconds_per_step": _per_step(entry, "wall_s"),
-        "optimizer_seconds_per_step": _per_step(entry, "optimizer_s"),
-        "state_bytes": _state_bytes(entry),
-        "final": number(_final(entry)),
-        "best": best,
+        "id": hashlib.sha256(repr(shared).encode()).hexdigest()[:8],
+        "task": shared.task,
+        "data": shared.data,
+        "steps": shared.steps,
+        "schedule_steps": shared.schedule_steps,
+        "lr_rule": shared.lr_rule,
+        "batch": shared.batch,
+        "machine": Machine(id="", device=shared.device, type=shared.type, threads=shared.threads).name,
+        "baselines": [{"label": label, "loss": number(loss)} for label, loss in baselines.items()],
+        "lines": [line for standing in race.standings for line in _lines(race, standing)],
+        "runs": [_run(content, race, result) for result in race.results],
     }
 
 
-def _per_step(entry: Mapping[str, Any], name: str) -> float | None:
-    seconds: Any = entry.get(name)
-    return number(seconds / len(entry["losses"])) if is_number(seconds) else None
+def _settings(result: Result) -> Settings:
+    return result.lr, result.others
+
+
+def _best(race: Race) -> dict[str, Settings]:
+    """The settings that a method is judged at, by its label."""
+    return {standing.method.label: _settings(standing.method.results[0]) for standing in race.standings}
+
+
+def _lines(race: Race, standing: Standing) -> Iterator[Row]:
+    """A line for each setting of a method, its best first; of a run that was repeated the last counts."""
+    method = standing.method
+    yield _line(race.conditions, method, method.results) | _judged(race.conditions, standing)
+    others: dict[Settings, dict[int, Result]] = {}
+    for result in race.results:
+        if result.label == method.label and _settings(result) != _settings(method.results[0]):
+            others.setdefault(_settings(result), {})[result.seed] = result
+    for by_seed in others.values():
+        yield _line(race.conditions, method, list(by_seed.values()))
+
+
+def _line(shared: Conditions, method: Method, results: Sequence[Result]) -> Row:
+    """Mean and range over the seeds, each recorded mean at its window's end."""
+    first = results[0]
+    places = even_places(len(first.means), MOST_LOSSES)
+    means = [[result.means[place] for result in results] for place in places]
+    finals = [result.entry["loss"] for result in results]
+    ended, several = [] if None in finals else finals, len(results) > 1
+    return {
+        "label": method.label,
+        "method": method.name,
+        "band": dict(first.others).get("band"),
+        "lr": first.lr,
+        "settings": {name: text(value) for name, value in first.others if name != "band" and name not in PLAIN},
+        "seeds": [result.seed for result in results],
+        "steps": [_end(shared, place) for place in places],
+        "loss": [number(statistics.fmean(values)) for values in means],
+        "low": [number(min(values)) for values in means] if several else None,
+        "high": [number(max(values)) for values in means] if several else None,
+        "seconds_per_step": number(method.step_s),
+        "optimizer_seconds_per_step": number(method.optimizer_step_s),
+        "state_bytes": number(max(result.state_bytes for result in results)),
+        "final": number(statistics.fmean(ended)) if ended else None,
+        "final_low": number(min(ended)) if ended else None,
+        "final_high": number(max(ended)) if ended else None,
+        "best": False,
+    }
+
+
+def _end(shared: Conditions, place: int) -> int:
+    """The step at which a mean's window ends."""
+    return min((place + 1) * shared.every, shared.steps)
+
+
+def _judged(shared: Conditions, standing: Standing) -> Row:
+    """What only a method at its best settings has."""
+    reached = [steps for steps in standing.reached if steps is not None]
+    there = bool(reached) and len(reached) == len(standing.reached)
+    shares = {"steps": standing.steps, "wall": standing.wall, "optimizer": standing.optimizer}
+    return {
+        "best": True,
+        "baseline": None if standing.baseline is None else standing.baseline.label,
+        "reached": number(statistics.fmean(reached)) if there else None,
+        "shares": {name: _share(share) for name, share in shares.items()},
+        "fallback": _fallback(shared, standing.method.results),
+    }
+
+
+def _share(share: Share | None) -> Row | None:
+    return None if share is None else {"mean": number(share.mean), "low": number(share.low), "high": number(share.high)}
+
+
+def _fallback(shared: Conditions, results: Sequence[Result]) -> Row | None:
+    """Shares of each layer's columns that fell back, mean over the seeds; None where nobody counted."""
+    counted = [result.entry["fallback"]["layers"] for result in results if result.fallback is not None]
+    if not counted:
+        return None
+    layers = {name: [layer[name] for layer in counted if name in layer] for name in counted[0]}
+    looks = min(len(shares) for every in layers.values() for shares in every)
+    places = even_places(looks, MOST_LOSSES)
+    return {
+        "steps": [_end(shared, place) for place in places],
+        "layers": {name: [round(statistics.fmean(shares[place] for shares in every), PLACES) for place in places] for name, every in layers.items()},
+    }
+
+
+def _run(content: Content, race: Race, result: Result) -> Row:
+    run = content.run_by_id.get(result.entry["run"])
+    return {
+        "label": result.label,
+        "lr": result.lr,
+        "seed": result.seed,
+        "final": number(result.entry["loss"]),
+        "seconds_per_step": number(result.step_s),
+        "optimizer_seconds_per_step": number(result.optimizer_step_s),
+        "state_bytes": number(result.state_bytes),
+        "best": _settings(result) == _best(race)[result.label],
+        "run": result.entry["run"],
+        "run_name": (run.label or Path(run.path).stem) if run else result.entry["run"],
+        "date": str(result.entry.get("date", run.date if run else "")),
+    }

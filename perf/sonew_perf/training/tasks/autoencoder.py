@@ -19,7 +19,9 @@ from sonew_perf.training.tasks.idx import ImageSet, find_train_images, read_imag
 SHAPES: Final = MODELS["mnist-autoencoder"]  # weight (out, in), bias (out,), layer by layer
 PIXELS: Final = SHAPES[0][1]
 CODE_WIDTH: Final = min(outputs for outputs, *_ in SHAPES)
-NO_DATA: Final = "no images: neither --data nor SONEW_DATA is set. Name the folder that holds MNIST's train-images-idx3-ubyte(.gz)."
+NO_DATA: Final = (
+    "no images: neither --data nor SONEW_DATA is set. Name the folder that holds MNIST's train-images-idx3-ubyte(.gz), or pass --download."
+)
 
 
 def data_of(images: ImageSet) -> Data:
@@ -30,7 +32,7 @@ def data_of(images: ImageSet) -> Data:
     """
     count, pixels = images.pixels.shape
     if pixels != PIXELS:
-        msg = f"the images have {pixels} pixels, the autoencoder takes {PIXELS} (28 x 28). Use MNIST-sized images."
+        msg = f"the images have {pixels} pixels, the autoencoder takes {PIXELS} (28 x 28). Pass a folder with such images as --data."
         raise DataError(msg)
     return Data(name="MNIST training images", sha256=images.sha256, values=images.pixels, examples=count)
 

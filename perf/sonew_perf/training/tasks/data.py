@@ -41,7 +41,7 @@ def steps_per_epoch(examples: int, batch: int) -> int:
         DataError: fewer examples than a batch.
     """
     if not 1 <= batch <= examples:
-        msg = f"batch={batch} is not allowed with {examples} examples: it must lie between 1 and their number. Pass --batch {examples} or less."
+        msg = f"batch={batch} is not allowed with {examples} examples: it must lie from 1 to their number. Pass --batch {examples} or less."
         raise DataError(msg)
     return examples // batch
 

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from sonew_perf.training.tasks import autoencoder, autoencoder_torch
+from sonew_perf.training.tasks import autoencoder, autoencoder_torch, text, text_torch
 from sonew_perf.training.tasks.data import Data
 
 
@@ -58,5 +58,18 @@ TASKS: Final[Mapping[str, Task]] = {
         loss=autoencoder_torch.loss,
         evaluate=autoencoder_torch.evaluate,
         frameworks=("torch", "jax"),
+    ),
+    "text": Task(
+        title="language model over characters",
+        loss_name="cross-entropy per character of the held-out text, nats",
+        batch=32,
+        epochs=5,
+        lr_rule="steps",
+        means=10,
+        load=text.load,
+        build=text_torch.build,
+        pick=text_torch.pick,
+        loss=text_torch.loss,
+        evaluate=text_torch.evaluate,
     ),
 }

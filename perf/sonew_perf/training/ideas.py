@@ -1,0 +1,149 @@
+"""Changes of the method that might lower its loss at O(n) cost, as optimizers to train with: written for the question, not for speed.
+
+Each is a row of `methods.METHODS` whose name begins with "sonew-"; perf/README.md says what came out. The kernels know none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from sonew import reference
+from sonew.config import Hyper, chain_length
+from sonew.torch import SONew
+
+Array = torch.Tensor
+Links = tuple[torch.Tensor, ...]
+SLOWER: Final = 4  # off-diagonals: 1 - beta2 is divided by this
+
+
+class _Floor:
+    """A threshold for pivots that is the same for every column, where `sonew.reference` expects a factor of their diagonal entries."""
+
+    def __init__(self, floor: float) -> None:
+        self.floor = floor
+
+    def __mul__(self, _diagonal: torch.Tensor) -> float:
+        return self.floor
+
+
+def slow_beta2(beta2: float) -> float:
+    """The decay of the off-diagonals."""
+    return 1 - (1 - beta2) / SLOWER
+
+
+def _accumulate(momentum: Array, stats: Array, grad: Array, links: Links, hyper: Hyper, idea: str) -> tuple[Array, Array]:
+    """As `reference.accumulate`; off-diagonals forget more slowly where that is the idea."""
+    fresh, rows = reference.accumulate(torch, momentum, stats, grad, links, hyper)
+    if idea != "slow":
+        return fresh, rows
+    slower = replace(hyper, beta2=slow_beta2(hyper.beta2))
+    return fresh, torch.cat((rows[:1], reference.accumulate(torch, momentum, stats, grad, links, slower)[1][1:]))
+
+
+def _direction(momentum: Array, stats: Array, grad: Array, corrections: Array, links: Links, hyper: Hyper, idea: str) -> tuple[Array, ...]:
+    """New momentum (n,) and statistics (band + 1, n), the direction (n,) and the one whose norms it takes (n,).
+
+    Args:
+        corrections: of momentum, diagonal and off-diagonals (3,).
+    """
+    momentum, stats = _accumulate(momentum, stats, grad, links, hyper, idea)
+    corrected = momentum / corrections[0]
+    ready = torch.cat((stats[:1] / corrections[1], stats[1:] / corrections[2]))
+    rule: Any = SimpleNamespace(eps=hyper.eps, eps_rel=hyper.eps_rel, gamma=_Floor(hyper.eps) if idea == "floor" else hyper.gamma)
+    lower, diagonal = reference.factor(torch, ready, links, rule)
+    direction = reference.apply(torch, lower, diagonal, corrected, links)
+    return momentum, stats, direction, reference.graft_target(torch, grad, corrected, ready[0], stats[0], hyper)
+
+
+@cache
+def _compiled() -> Callable[..., tuple[Array, ...]]:
+    return torch.compile(_direction, dynamic=False)
+
+
+class Changed(torch.optim.Optimizer):
+    """SONew by the reference, with one rule changed; all tensors in one array, so that one program is compiled.
+
+    Args:
+        params: of one group. idea: "slow" (off-diagonals forget `SLOWER` times more slowly), "floor" (a pivot below eps, which exact
+            arithmetic cannot give, makes its column fall back) or "none". hyper: lr is read from the group.
+    """
+
+    def __init__(self, params: Iterable[torch.Tensor], idea: str, hyper: Hyper) -> None:
+        super().__init__(params, {"lr": hyper.lr})
+        self._idea, self._hyper, self._count = idea, hyper, 0
+        self._params: list[torch.Tensor] = self.param_groups[0]["params"]
+        self._sizes = [param.numel() for param in self._params]
+        lengths = [chain_length(hyper.chain, tuple(param.shape)) for param in self._params]
+        masks = [reference.chain_links(torch, p.detach().reshape(-1), hyper.band, n) for p, n in zip(self._params, lengths, strict=True)]
+        self._links = tuple(torch.cat(rows) for rows in zip(*masks, strict=True))
+        total = sum(self._sizes)
+        self.state[self._params[0]] = {"momentum": torch.zeros(total), "stats": torch.zeros(hyper.band + 1, total)}
+
+    def _corrections(self) -> torch.Tensor:
+        betas = (self._hyper.beta1, self._hyper.beta2, slow_beta2(self._hyper.beta2) if self._idea == "slow" else self._hyper.beta2)
+        return torch.tensor([1 - beta**self._count for beta in betas])
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch types it by overloads
+        """Step every parameter; each has a gradient."""
+        del closure
+        self._count += 1
+        state = self.state[self._params[0]]
+        grad = torch.cat([param.grad.reshape(-1) for param in self._params if param.grad is not None])
+        arrays = (state["momentum"], state["stats"], grad, self._corrections(), self._links)
+        state["momentum"], state["stats"], direction, wanted = _compiled()(*arrays, self._hyper, self._idea)
+        for param, own, taken in zip(self._params, direction.split(self._sizes), wanted.split(self._sizes), strict=True):
+            length = own.norm()
+            scale = torch.where(length > 0, taken.norm() / length, 0.0)
+            param.sub_((own * scale).view_as(param), alpha=self.param_groups[0]["lr"])
+
+
+class AveragedAfter(SONew):
+    """Preconditions the gradient and averages the grafted directions, where SONew preconditions the averaged gradient.
+
+    Args:
+        params: of one group. lr, beta1: of the average. settings: of SONew.
+    """
+
+    def __init__(self, params: Iterable[torch.Tensor], lr: float, beta1: float, **settings: Any) -> None:  # noqa: ANN401  # SONew checks them
+        super().__init__(params, lr, **settings)
+        self._beta1, self._count = beta1, 0
+        self._means: dict[torch.Tensor, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # as above
+        """Step every parameter."""
+        self._count += 1
+        rates = [group["lr"] for group in self.param_groups]
+        params = [param for group in self.param_groups for param in group["params"]]
+        before = [param.clone() for param in params]
+        for group in self.param_groups:
+            group["lr"] = 1.0
+        super().step()
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+            for param in group["params"]:
+                kept = before[len(before) - len(params)]
+                params = params[1:]
+                mean = self._means.setdefault(param, torch.zeros_like(param))
+                mean.lerp_(kept - param, 1 - self._beta1)
+                param.copy_(kept).sub_(mean, alpha=rate / (1 - self._beta1**self._count))
+
+
+def changed(idea: str) -> Callable[[nn.Module, Any, str], torch.optim.Optimizer]:
+    """How a row of METHODS makes `Changed`."""
+
+    def build(model: nn.Module, settings: Any, _precision: str) -> torch.optim.Optimizer:  # noqa: ANN401  # Settings
+        hyper = Hyper(
+            lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, band=settings.band, chain=settings.chain
+        )
+        return Changed(model.parameters(), idea, hyper)
+
+    return build
