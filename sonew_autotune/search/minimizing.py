@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -90,7 +90,7 @@ def take_up_again(study: optuna.Study, dead: FrozenTrial) -> None:
         study.enqueue_trial(point, user_attrs={DEATHS: deaths})
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -100,8 +100,9 @@ def _tried(trial: FrozenTrial, axes: Mapping[str, Axis]) -> Tried | None:
     if not isinstance(kept, dict) or set(trial.params) != set(axes) or kept.get("outcome") not in OUTCOMES:
         return None
     value, heard, seconds, date = (kept.get(name) for name in ("value", "heard", "seconds", "date"))
-    sound = (value is None and kept["outcome"] != FINISHED) or _is_number(value)
-    if not (sound and isinstance(heard, int) and _is_number(seconds) and isinstance(date, str)):
+    if not (_is_number(value) or (value is None and kept["outcome"] != FINISHED)):
+        return None
+    if not (isinstance(heard, int) and _is_number(seconds) and isinstance(date, str)):
         return None
     return Tried(point=dict(trial.params), outcome=kept["outcome"], value=value, heard=heard, seconds=seconds, date=date)
 

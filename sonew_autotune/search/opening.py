@@ -80,9 +80,7 @@ def _alone(folder: Path, name: str, load: Callable[[Opened], T], *, fresh: bool,
 
 
 @contextmanager
-def open_search(
-    folder: Path, name: str, space: Space, plan: Plan, *, fresh: bool = False, warn: Warn = lambda _: None
-) -> Iterator[Search]:
+def open_search(folder: Path, name: str, space: Space, plan: Plan, *, fresh: bool = False, warn: Warn = lambda _: None) -> Iterator[Search]:
     """Open or resume the search of one problem, alone on its journal file.
 
     Args:

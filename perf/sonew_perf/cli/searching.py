@@ -18,9 +18,10 @@ from sonew_perf.records.files import Entry
 from sonew_perf.suite.identity import describe_machine, new_run
 from sonew_perf.suite.keeping import Place, keep
 from sonew_perf.training.asked import Asked, make_runs, variants
+from sonew_perf.training.found import Found, Trial, search_entry
 from sonew_perf.training.running import UNFINISHED, keep_unfinished, unfinished_path
 from sonew_perf.training.runs import Run
-from sonew_perf.training.search import Found, Trial, search, search_entry
+from sonew_perf.training.search import search
 from sonew_perf.training.tasks.data import Data
 
 
@@ -36,26 +37,34 @@ class SearchProgress:
         self._task = progress.add_task("searching", total=variants * wanted)
         self._name, self._before, self._trials, self._best = "", 0, 0, math.inf
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     def begin(self, name: str) -> None:
         """A variant's search begins."""
         self._name, self._trials, self._best = name, 0, math.inf
 
-    def hear(self, mean: int, loss: float) -> None:
-        """A mean loss of the trial that is under way."""
-        self._progress.update(self._task, description=f"{self._name}, trial {self._trials + 1}, mean {mean + 1}: loss {loss:.4g}")
+    def resume(self, trials: Sequence[Trial]) -> None:
+        """Trials of an earlier command."""
+        for trial in trials:
+            self._count(trial)
 
-    def told(self, trial: Trial, new: bool) -> None:  # noqa: FBT001  # a callback
-        """A trial, of an earlier command where it is not new."""
+    def mean(self, number: int, loss: float) -> None:
+        """A mean loss of the trial that is under way."""
+        self._progress.update(self._task, description=f"{self._name}, trial {self._trials + 1}, mean {number + 1}: loss {loss:.4g}")
+
+    def trial(self, trial: Trial) -> None:
+        """A trial came to its end."""
+        self._count(trial)
+        place = f"{self._name}, trial {self._trials} of {self._wanted}"
+        self.warn(f"{place}: {_settings(trial.settings)}: {_outcome(trial)}, best {self._best:.5g}")
+
+    def warn(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _count(self, trial: Trial) -> None:
         self._trials += 1
         if trial.outcome == "finished" and trial.value is not None:
             self._best = min(self._best, trial.value)
         self._progress.update(self._task, completed=self._before + min(self._trials, self._wanted))
-        if new:
-            self.say(f"{self._name}, trial {self._trials} of {self._wanted}: {_settings(trial.settings)}: {_outcome(trial)}, best {self._best:.5g}")
 
     def end(self, found: Found) -> None:
         """A variant's search ended."""
@@ -64,7 +73,7 @@ class SearchProgress:
         said = ", ".join(f"{number} {outcome}" for outcome, number in found.outcomes.items())
         earlier = f"; {len(found.trials) - found.fresh} of an earlier command" if found.fresh < len(found.trials) else ""
         best = _settings({name: getattr(found.run.settings, name) for name in found.searched})
-        self.say(f"{self._name}: best loss {found.value:.5g} with {best} ({said}{earlier})")
+        self.warn(f"{self._name}: best loss {found.value:.5g} with {best} ({said}{earlier})")
 
 
 def _settings(settings: Mapping[str, float]) -> str:
@@ -83,7 +92,7 @@ def _pending(place: Place, found: Found) -> Path:
 
 
 def _keep(found: Found, entry: Entry, place: Place, label: str, device: torch.device) -> None:
-    """Keep a search: in the record that the user named, in place of what the same search came to before; for the store until there is a run."""
+    """Keep a search: in the record that the user named, in place of an earlier state of it; for the store until there are runs."""
     if place.output is not None:
         record = [known for known in files.read_entries(place.output) if known.get("study") != found.study]
         about = new_run(describe_machine(device.type), arguments=sys.argv[1:], label=label)
@@ -124,7 +133,7 @@ def find_runs(asked: Asked, data: Data, device: torch.device, place: Place, *, l
         try:
             for variant, reference in zip(wanted, references, strict=False):  # the references of the first seed come first
                 shown.begin(reference.label)
-                found = search(asked, data, device, variant, place.folder, told=shown.told, hears=shown.hear, warn=shown.say)
+                found = search(asked, data, device, variant, place.folder, shown)
                 _keep(found, search_entry(found, asked, data, device), place, label, device)
                 searches[variant] = found
                 shown.end(found)

@@ -16,7 +16,7 @@ from sonew_perf.training.tasks.data import Data, steps_per_epoch
 from sonew_perf.training.tasks.table import TASKS
 
 SETTABLE: Final = tuple(field.name for field in fields(Settings) if field.name != "band")  # methods are told apart by their bands
-TEXTS: Final = ("graft", "layers")
+TEXTS: Final = ("graft", "layers", "idea")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +118,13 @@ def make_run(asked: Asked, data: Data, method: str, settings: Settings, seed: in
 
     Raises:
         DataError: the data does not fill a batch.
-        InvalidConfigError: as `methods.check`, or a run that goes on after its learning rate has come to 0.
+        InvalidConfigError: as `methods.check`, an idea that is not tried so, or a run that goes on after its learning rate has come to 0.
     """
     if asked.framework == "torch":
         methods.check(method, asked.precision)
+    if settings.idea != "none" and (asked.framework, asked.precision, asked.counters) != ("torch", "fp32", False):
+        msg = f"idea={settings.idea!r} is tried in torch and fp32 alone, uncounted. Leave out --framework, --precision and --counters."
+        raise InvalidConfigError(msg)
     task = TASKS[asked.task]
     batch, lr_rule = asked.batch or task.batch, asked.lr_rule or task.lr_rule
     per_epoch = steps_per_epoch(data.examples, batch)

@@ -1,6 +1,6 @@
 """Changes of the method that might lower its loss at O(n) cost, as optimizers to train with: written for the question, not for speed.
 
-Each is a row of `methods.METHODS` whose name begins with "sonew-"; perf/README.md says what came out. The kernels know none of them.
+`sonew-perf train --set idea=NAME` takes one of `settings.IDEAS`; perf/README.md says what came out. The kernels know none of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 from sonew import reference
 from sonew.config import Hyper, chain_length
 from sonew.torch import SONew
+from sonew_perf.training.settings import Settings
 
 Array = torch.Tensor
 Links = tuple[torch.Tensor, ...]
@@ -41,7 +42,7 @@ def slow_beta2(beta2: float) -> float:
 def _accumulate(momentum: Array, stats: Array, grad: Array, links: Links, hyper: Hyper, idea: str) -> tuple[Array, Array]:
     """As `reference.accumulate`; off-diagonals forget more slowly where that is the idea."""
     fresh, rows = reference.accumulate(torch, momentum, stats, grad, links, hyper)
-    if idea != "slow":
+    if idea != "slow-couplings":
         return fresh, rows
     slower = replace(hyper, beta2=slow_beta2(hyper.beta2))
     return fresh, torch.cat((rows[:1], reference.accumulate(torch, momentum, stats, grad, links, slower)[1][1:]))
@@ -56,7 +57,7 @@ def _direction(momentum: Array, stats: Array, grad: Array, corrections: Array, l
     momentum, stats = _accumulate(momentum, stats, grad, links, hyper, idea)
     corrected = momentum / corrections[0]
     ready = torch.cat((stats[:1] / corrections[1], stats[1:] / corrections[2]))
-    rule: Any = SimpleNamespace(eps=hyper.eps, eps_rel=hyper.eps_rel, gamma=_Floor(hyper.eps) if idea == "floor" else hyper.gamma)
+    rule: Any = SimpleNamespace(eps=hyper.eps, eps_rel=hyper.eps_rel, gamma=_Floor(hyper.eps) if idea == "pivot-floor" else hyper.gamma)
     lower, diagonal = reference.factor(torch, ready, links, rule)
     direction = reference.apply(torch, lower, diagonal, corrected, links)
     return momentum, stats, direction, reference.graft_target(torch, grad, corrected, ready[0], stats[0], hyper)
@@ -71,8 +72,9 @@ class Changed(torch.optim.Optimizer):
     """SONew by the reference, with one rule changed; all tensors in one array, so that one program is compiled.
 
     Args:
-        params: of one group. idea: "slow" (off-diagonals forget `SLOWER` times more slowly), "floor" (a pivot below eps, which exact
-            arithmetic cannot give, makes its column fall back) or "none". hyper: lr is read from the group.
+        params: of one group. hyper: lr is read from the group.
+        idea: "slow-couplings" (off-diagonals forget `SLOWER` times more slowly), "pivot-floor" (a pivot below eps, which exact arithmetic
+            cannot give, makes its column fall back) or "none".
     """
 
     def __init__(self, params: Iterable[torch.Tensor], idea: str, hyper: Hyper) -> None:
@@ -87,7 +89,11 @@ class Changed(torch.optim.Optimizer):
         self.state[self._params[0]] = {"momentum": torch.zeros(total), "stats": torch.zeros(hyper.band + 1, total)}
 
     def _corrections(self) -> torch.Tensor:
-        betas = (self._hyper.beta1, self._hyper.beta2, slow_beta2(self._hyper.beta2) if self._idea == "slow" else self._hyper.beta2)
+        betas = (
+            self._hyper.beta1,
+            self._hyper.beta2,
+            slow_beta2(self._hyper.beta2) if self._idea == "slow-couplings" else self._hyper.beta2,
+        )
         return torch.tensor([1 - beta**self._count for beta in betas])
 
     @torch.no_grad()
@@ -109,7 +115,7 @@ class AveragedAfter(SONew):
     """Preconditions the gradient and averages the grafted directions, where SONew preconditions the averaged gradient.
 
     Args:
-        params: of one group. lr, beta1: of the average. settings: of SONew.
+        params: of one group. lr, beta1: of the average. settings: of SONew, whose own momentum is off.
     """
 
     def __init__(self, params: Iterable[torch.Tensor], lr: float, beta1: float, **settings: Any) -> None:  # noqa: ANN401  # SONew checks them
@@ -118,32 +124,24 @@ class AveragedAfter(SONew):
         self._means: dict[torch.Tensor, torch.Tensor] = {}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # as above
-        """Step every parameter."""
-        self._count += 1
-        rates = [group["lr"] for group in self.param_groups]
-        params = [param for group in self.param_groups for param in group["params"]]
-        before = [param.clone() for param in params]
-        for group in self.param_groups:
-            group["lr"] = 1.0
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch types it by overloads
+        """Step every parameter of the one group."""
+        del closure
+        group, self._count = self.param_groups[0], self._count + 1
+        rate, before = group["lr"], [param.clone() for param in group["params"]]
+        group["lr"] = 1.0
         super().step()
-        for group, rate in zip(self.param_groups, rates, strict=True):
-            group["lr"] = rate
-            for param in group["params"]:
-                kept = before[len(before) - len(params)]
-                params = params[1:]
-                mean = self._means.setdefault(param, torch.zeros_like(param))
-                mean.lerp_(kept - param, 1 - self._beta1)
-                param.copy_(kept).sub_(mean, alpha=rate / (1 - self._beta1**self._count))
+        group["lr"] = rate
+        for param, kept in zip(group["params"], before, strict=True):
+            mean = self._means.setdefault(param, torch.zeros_like(param))
+            mean.lerp_(kept - param, 1 - self._beta1)
+            param.copy_(kept).sub_(mean, alpha=rate / (1 - self._beta1**self._count))
 
 
-def changed(idea: str) -> Callable[[nn.Module, Any, str], torch.optim.Optimizer]:
-    """How a row of METHODS makes `Changed`."""
-
-    def build(model: nn.Module, settings: Any, _precision: str) -> torch.optim.Optimizer:  # noqa: ANN401  # Settings
-        hyper = Hyper(
-            lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, band=settings.band, chain=settings.chain
-        )
-        return Changed(model.parameters(), idea, hyper)
-
-    return build
+def build(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimizer of `settings.idea`, in float32 over all parameters."""
+    if settings.idea == "averaged-after":
+        own = {"betas": (0.0, settings.beta2), "eps": settings.eps, "band": settings.band, "chain": settings.chain}
+        return AveragedAfter(model.parameters(), settings.lr, settings.beta1, **own)
+    hyper = Hyper(lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, band=settings.band, chain=settings.chain)  # type: ignore[arg-type]  # Hyper checks it
+    return Changed(model.parameters(), settings.idea, hyper)

@@ -12,6 +12,7 @@ from torch import nn
 
 from sonew.errors import InvalidConfigError
 from sonew.torch import SONew, param_groups
+from sonew_perf.training import ideas
 from sonew_perf.training.settings import Settings
 
 PRECISIONS: Final[Mapping[str, str]] = {
@@ -53,6 +54,8 @@ Optimizer = torch.optim.Optimizer | Several
 
 
 def _sonew(model: nn.Module, settings: Settings, precision: str) -> Optimizer:
+    if settings.idea != "none":
+        return ideas.build(model, settings)
     params: Any = model.parameters()
     if settings.layers == "no-embeddings":
         params = param_groups(model, settings.weight_decay, no_decay=(), decay_vectors=True)  # decay as without groups
@@ -175,7 +178,7 @@ class Method:
 
 
 _RATES: Final = ("lr", "beta1", "beta2", "eps")
-_SONEW: Final = (*_RATES, "weight_decay", "band", "chain", "eps_rel", "gamma", "graft", "layers")
+_SONEW: Final = (*_RATES, "weight_decay", "band", "chain", "eps_rel", "gamma", "graft", "layers", "idea")
 
 METHODS: Final[Mapping[str, Method]] = {
     "sonew": Method(label="SONew", build=_sonew, uses=_SONEW, searched=_RATES, precisions=tuple(PRECISIONS)),

@@ -9,83 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
 
 import sonew
 from sonew.errors import InvalidConfigError
 from sonew_perf.errors import MeasurementError
-from sonew_perf.records.files import Entry
-from sonew_perf.records.results import SEARCH
 from sonew_perf.training.asked import Asked, make_run, read_setting, settings_of
+from sonew_perf.training.found import PRUNE_AFTER_TRIALS, SAMPLER, Found, Report, Trial
 from sonew_perf.training.loop import mean_every
 from sonew_perf.training.methods import METHODS
-from sonew_perf.training.running import UNFINISHED, machine_for, train_one
+from sonew_perf.training.running import UNFINISHED, train_one
 from sonew_perf.training.runs import Run
 from sonew_perf.training.settings import RANGES, Range, Settings, as_entry
 from sonew_perf.training.tasks.data import Data
 from sonew_perf.training.tasks.table import TASKS
 
 if TYPE_CHECKING:
-    from sonew_autotune.search.minimizing import Hear, Tried
+    from sonew_autotune.search.minimizing import Function, Hear, Tried
 
 PROTOCOL: Final = 1  # of the trials: raise it when their values no longer compare with older ones
-SAMPLER: Final = "tpe"
-PRUNE_AFTER_TRIALS: Final = 5  # finished ones, so that there is a median worth the name
 PRUNE_AFTER_SHARE: Final = 0.25  # of a run's means: the rate's warm-up says little of how a run ends
 DIGITS: Final = 4  # of a setting: finer ones change no loss, and a person can repeat them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A trial that came to an end.
-
-    Attributes:
-        settings: those that are searched. outcome: "finished", "pruned" or "diverged".
-        value: the last mean loss; of a pruned trial where it was ended, which compares with no other trial's; None where it diverged.
-        means: mean losses that it came to. seconds: it took. date: of its end, ISO 8601.
-    """
-
-    settings: Mapping[str, float]
-    outcome: str
-    value: float | None
-    means: int
-    seconds: float
-    date: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        run: with the best settings and the first seed. value: of it.
-        trials: all of them, in the order in which they began. fresh: how many this command added.
-        study: its name. searched: settings that were varied, with their ranges. warm_up: means before a trial may be pruned.
-    """
-
-    run: Run
-    value: float
-    trials: tuple[Trial, ...]
-    fresh: int
-    study: str
-    searched: Mapping[str, Range]
-    warm_up: int
-
-    @property
-    def settings(self) -> Settings:
-        """The best."""
-        return self.run.settings
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """Number of trials by outcome."""
-        return dict(Counter(trial.outcome for trial in self.trials))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +62,8 @@ class _Space:
 
     def run(self, point: Mapping[str, float]) -> Run:
         """The run of a point."""
-        return replace(self.base, settings=replace(self.base.settings, **self.settings(point)))
+        changed: dict[str, Any] = dict(self.settings(point))
+        return replace(self.base, settings=replace(self.base.settings, **changed))
 
     def trial(self, tried: Tried) -> Trial:
         """A trial of the study as one of ours."""
@@ -133,7 +84,7 @@ def _space(asked: Asked, data: Data, method: str, band: int | None) -> _Space:
         InvalidConfigError: learning rates were given, which a search varies.
     """
     if asked.rates:
-        msg = f"--lr {asked.rates[0]:g} is not allowed with --search, which varies the learning rate of every method. Leave one of them out."
+        msg = f"--lr {asked.rates[0]:g} is not allowed with --search, which varies every method's learning rate. Leave one of them out."
         raise InvalidConfigError(msg)
     given = {read_setting(text)[0] for text in asked.given}
     searched = {name: RANGES[asked.ranges][name] for name in METHODS[method].searched if name not in given}
@@ -175,57 +126,26 @@ def _study_name(run: Run, subject: Mapping[str, Any]) -> str:
 
 def _warn_of_clipping(space: _Space, first: Mapping[str, float], warn: Callable[[str], None]) -> None:
     """Say which reference settings lie outside the ranges."""
-    start = space.settings(first)
+    start, label = space.settings(first), space.base.label
     for name, at in space.searched.items():
         reference, used = getattr(space.base.settings, name), start[name]
         if not math.isclose(reference, used, rel_tol=10**-DIGITS * 5):
             low, high = (1 - at.high, 1 - at.low) if at.complement else (at.low, at.high)
-            warn(f"{space.base.label}: the reference's {name}={reference:g} lies outside [{low:g}, {high:g}]: the search begins at {used:g}")
+            warn(f"{label}: the reference's {name}={reference:g} lies outside [{low:g}, {high:g}]: the search begins at {used:g}")
 
 
 def _last_mean(run: Run, data: Data, device: torch.device, hear: Hear) -> float:
     """Train; the last mean loss, nan where training diverged."""
     try:
         losses = train_one(run, data, device, counters=False, told=hear)["losses"]
-    except torch.linalg.LinAlgError:  # what SOAP and Shampoo say of matrices that are no longer finite
+    except LinAlgError:  # what SOAP and Shampoo say of matrices that are no longer finite
         return math.nan
     return math.nan if losses[-1] is None else float(losses[-1])
 
 
-def search(
-    asked: Asked,
-    data: Data,
-    device: torch.device,
-    variant: tuple[str, int | None],
-    folder: Path,
-    *,
-    told: Callable[[Trial, bool], None] = lambda _trial, _new: None,
-    hears: Callable[[int, float], None] = lambda _mean, _loss: None,
-    warn: Callable[[str], None] = lambda _: None,
-) -> Found:
-    """Search a variant's settings, or go on with an earlier search of the same.
-
-    Args:
-        asked: what to train; `search` trials within `ranges`, with the first seed. Settings that were given are not varied.
-        data: of its task. device: where. variant: method and band. folder: the store's; the study lies in it.
-        told: called with each trial, and whether it is new; earlier ones come first. hears: of each mean loss of the trial that is under way.
-        warn: told, in a line, of a reference outside the ranges and of a broken study, which is set aside.
-
-    Raises:
-        InvalidConfigError: learning rates were given, or the method cannot be trained so.
-        DataError: the data does not fill a batch.
-        LockedError: another process is searching the same variant.
-        MeasurementError: no trial came to its end.
-    """
-    from sonew_autotune.search.minimizing import Axis, PrunedError, Pruning, best_of, minimize, read_trials  # noqa: PLC0415  # it loads Optuna
-    from sonew_autotune.search.opening import open_study  # noqa: PLC0415  # as above
-
-    space = _space(asked, data, *variant)
-    subject = _subject(space, asked, data, device)
-    name, warm_up = _study_name(space.base, subject), math.ceil(PRUNE_AFTER_SHARE * space.means)
-    pruning = Pruning(after_trials=PRUNE_AFTER_TRIALS, after_steps=warm_up)
-    first = space.point(space.base.settings)
-    _warn_of_clipping(space, first, warn)
+def _trained(space: _Space, data: Data, device: torch.device) -> Function:
+    """Training as a function of a point."""
+    from sonew_autotune.search.minimizing import PrunedError  # noqa: PLC0415  # it loads Optuna
 
     def train(point: Mapping[str, float], hear: Hear) -> float:
         def hear_unless_over(mean: int, loss: float) -> None:
@@ -237,62 +157,56 @@ def search(
 
         return _last_mean(space.run(point), data, device, hear_unless_over)
 
+    return train
+
+
+def search(asked: Asked, data: Data, device: torch.device, variant: tuple[str, int | None], folder: Path, report: Report) -> Found:
+    """Search a variant's settings, or go on with an earlier search of the same.
+
+    Args:
+        asked: what to train; `search` trials within `ranges`, with the first seed. Settings that were given are not varied.
+        data: of its task. device: where. variant: method and band. folder: the store's; the study lies in it.
+        report: hears of it.
+
+    Raises:
+        InvalidConfigError: learning rates were given, or the method cannot be trained so.
+        DataError: the data does not fill a batch.
+        LockedError: another process is searching the same variant.
+        MeasurementError: no trial came to its end.
+    """
+    from sonew_autotune.search.minimizing import Axis, Pruning, best_of, minimize, read_trials  # noqa: PLC0415  # it loads Optuna
+    from sonew_autotune.search.opening import open_study  # noqa: PLC0415  # as above
+
+    space = _space(asked, data, *variant)
+    subject = _subject(space, asked, data, device)
+    name, warm_up = _study_name(space.base, subject), math.ceil(PRUNE_AFTER_SHARE * space.means)
+    first = space.point(space.base.settings)
+    _warn_of_clipping(space, first, report.warn)
     axes = {axis: Axis(at.low, at.high) for axis, at in space.searched.items()}
-    with open_study(folder / UNFINISHED, name, sampler=SAMPLER, pruning=pruning, seed=space.base.seed, subject=subject, warn=warn) as study:
-        known = [space.trial(tried) for tried in read_trials(study, axes)]
-        for trial in known:
-            told(trial, False)  # noqa: FBT003  # a callback's
-        wanted = asked.search or 0
-        tried = minimize(study, axes, train, trials=wanted, first=[first], told=lambda one: told(space.trial(one), True), hears=hears)
-    best = best_of(tried)
+    pruning, seed = Pruning(after_trials=PRUNE_AFTER_TRIALS, after_steps=warm_up), space.base.seed
+    with open_study(folder / UNFINISHED, name, sampler=SAMPLER, pruning=pruning, seed=seed, subject=subject, warn=report.warn) as study:
+        known = read_trials(study, axes)
+        report.resume([space.trial(tried) for tried in known])
+        ended = minimize(
+            study,
+            axes,
+            _trained(space, data, device),
+            trials=asked.search or 0,
+            first=[first],
+            told=lambda tried: report.trial(space.trial(tried)),
+            hears=report.mean,
+        )
+    best = best_of(ended)
     if best is None or best.value is None:
-        msg = f"none of the {len(tried)} trials of {space.base.label} came to its end: they diverged. Pass a larger --search or --ranges narrow."
+        label = space.base.label
+        msg = f"none of the {len(ended)} trials of {label} came to its end: they diverged. Pass a larger --search or other --ranges."
         raise MeasurementError(msg)
     return Found(
         run=space.run(best.point),
         value=best.value,
-        trials=tuple(map(space.trial, tried)),
-        fresh=len(tried) - len(known),
+        trials=tuple(map(space.trial, ended)),
+        fresh=len(ended) - len(known),
         study=name,
         searched=space.searched,
         warm_up=warm_up,
     )
-
-
-def search_entry(found: Found, asked: Asked, data: Data, device: torch.device) -> Entry:
-    """The search as an entry of a record.
-
-    Returns:
-        What was trained as in a training run's entry, and: `study`; `ranges`, the name, and `searched`, per setting `low`, `high` and
-        `complement` (of 1 - value); `fixed`, the other settings; `sampler`; `pruner`; `value` and `hyper` of the best trial; `outcomes`,
-        number of trials by outcome; `trials`, the fields of each `Trial`; `seconds` of all; `date` of the last.
-    """
-    run = found.run
-    return {
-        "kind": SEARCH,
-        "task": run.task,
-        "framework": run.framework,
-        "precision": run.precision,
-        "method": run.method,
-        "label": run.label,
-        "band": run.band,
-        "lr_rule": run.lr_rule,
-        "schedule_steps": run.schedule_steps,
-        "seed": run.seed,
-        "steps": run.steps,
-        "batch": run.batch,
-        "data": data.describe(),
-        "machine": machine_for(run.framework, device),
-        "study": found.study,
-        "ranges": asked.ranges,
-        "searched": {name: asdict(at) for name, at in found.searched.items()},
-        "fixed": {name: value for name, value in as_entry(run.settings, run.uses).items() if name not in found.searched},
-        "sampler": SAMPLER,
-        "pruner": {"name": "median", "after_trials": PRUNE_AFTER_TRIALS, "after_means": found.warm_up},
-        "value": found.value,
-        "hyper": as_entry(run.settings, run.uses),
-        "outcomes": found.outcomes,
-        "trials": [asdict(trial) for trial in found.trials],
-        "seconds": round(sum(trial.seconds for trial in found.trials), 3),
-        "date": max(trial.date for trial in found.trials),
-    }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sonew.errors import InvalidConfigError
 
 LAYERS: Final = ("all", "no-embeddings")
+IDEAS: Final = ("none", "averaged-after", "slow-couplings", "pivot-floor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Settings:
         weight_decay: decoupled: scaled by the learning rate it leaves every parameter that the method decays, >= 0.
         band, chain, eps_rel, gamma, graft: of SONew, as `sonew.torch.SONew` has them.
         layers: of SONew: "all" take the band, or "no-embeddings": embeddings take band 0, as `sonew.torch.param_groups` has it.
+        idea: of SONew: a change of the method that is tried (`training.ideas`), or "none".
 
     Raises:
         InvalidConfigError: a setting outside its range. What SONew alone takes, SONew checks.
@@ -42,15 +44,17 @@ class Settings:
     gamma: float | None = None
     graft: str = "adam"
     layers: str = "all"
+    idea: str = "none"
 
     def __post_init__(self) -> None:
         """Refuse what no optimizer takes."""
         if not 0 < self.lr < math.inf:
             msg = f"lr={self.lr} is not allowed: it must be a finite number above 0. Pass for example --lr 3e-3."
             raise InvalidConfigError(msg)
-        if self.layers not in LAYERS:
-            msg = f"layers={self.layers!r} is not one of {list(LAYERS)}. Pass --set layers=all."
-            raise InvalidConfigError(msg)
+        for name, allowed in (("layers", LAYERS), ("idea", IDEAS)):
+            if getattr(self, name) not in allowed:
+                msg = f"{name}={getattr(self, name)!r} is not one of {list(allowed)}. Pass for example --set {name}={allowed[0]}."
+                raise InvalidConfigError(msg)
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 msg = f"{name}={getattr(self, name)} is not allowed: it must lie in [0, 1). Pass for example --set {name}=0.9."
@@ -107,12 +111,12 @@ RANGES: Final[Mapping[str, Mapping[str, Range]]] = {
         "lr": Range(1e-3, 5e-2),
         "beta1": Range(0.05, 0.25, complement=True),
         "beta2": Range(5e-3, 0.1, complement=True),
-        "eps": Range(1e-9, 1e-5),
+        "eps": Range(1e-13, 1e-5),
         "weight_decay": Range(1e-4, 0.1),
     },
 }
 
 
 def as_entry(settings: Settings, uses: tuple[str, ...]) -> dict[str, Any]:
-    """The settings that a method uses, as a record holds them."""
-    return {name: getattr(settings, name) for name in uses}
+    """The settings that a method uses, as a record holds them; an idea only where one is tried."""
+    return {name: value for name in uses if (name, (value := getattr(settings, name))) != ("idea", "none")}

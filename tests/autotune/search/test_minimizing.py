@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import optuna
 import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from sonew.errors import InvalidConfigError
@@ -16,6 +16,7 @@ from sonew_autotune.search.opening import SUBJECT, open_study
 from sonew_autotune.store.journal import LockedError
 
 AXES = {"a": Axis(1e-3, 1e1), "b": Axis(1e-6, 1e-2)}
+FLOATS: dict[str, BaseDistribution] = {name: FloatDistribution(axis.low, axis.high, log=True) for name, axis in AXES.items()}
 BEST = {"a": 0.1, "b": 1e-4}
 STEPS = 4
 
@@ -49,7 +50,8 @@ def _outcomes(trials: list[Tried]) -> dict[str, int]:
 
 
 def test_a_search_begins_where_it_is_told_to_and_comes_nearer(tmp_path: Path) -> None:
-    function, first, told = Function(), {"a": 1.0, "b": 1e-3}, []
+    function, first = Function(), {"a": 1.0, "b": 1e-3}
+    told: list[Tried] = []
     with open_study(tmp_path, "s", seed=0, subject={"what": "a formula"}) as study:
         trials = minimize(study, AXES, function, trials=16, first=[first, first], told=told.append)
         assert study.user_attrs[SUBJECT] == {"what": "a formula"}
@@ -80,10 +82,10 @@ def test_an_interrupted_search_goes_on_with_the_point_it_was_at(tmp_path: Path) 
 
 
 def test_the_point_of_a_killed_process_is_tried_again_until_too_many_died(tmp_path: Path) -> None:
-    points, fixed = [], {name: optuna.distributions.FloatDistribution(axis.low, axis.high, log=True) for name, axis in AXES.items()}
+    points = []
     for _ in range(MAX_DEATHS):
         with open_study(tmp_path, "s", seed=0) as study:
-            points.append(study.ask(fixed).params)  # and no word of it any more
+            points.append(study.ask(FLOATS).params)  # and no word of it any more
     assert all(point == points[0] for point in points)
     function = Function()
     with open_study(tmp_path, "s", seed=0) as study:
@@ -171,7 +173,7 @@ def test_a_diverged_trial_counts_and_is_nothing_to_compare_with(tmp_path: Path) 
 def test_a_trial_that_carries_something_else_does_not_count(tmp_path: Path, planted: object) -> None:
     with open_study(tmp_path, "s") as study:
         minimize(study, AXES, Function(), trials=1)
-        trial = study.ask({name: optuna.distributions.FloatDistribution(axis.low, axis.high, log=True) for name, axis in AXES.items()})
+        trial = study.ask(FLOATS)
         trial.set_user_attr(OUTCOME, planted)
         study.tell(trial, 1.0)
         assert len(read_trials(study, AXES)) == 1

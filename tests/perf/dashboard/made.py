@@ -119,6 +119,47 @@ def a_point(series: Series, run: Run, samples: Sequence[float], against: dict[st
     )
 
 
+NAMES = {"sonew": "SONew", "adam": "Adam"}
+
+
+def a_training(
+    run: Run, method: str, band: int | None, lr: float, seed: int, losses: Sequence[float | None], **fields: Any
+) -> dict[str, Any]:
+    """An entry of a training run with a mean loss of every 60 steps."""
+    hyper = {"lr": lr, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8} | (
+        {} if band is None else {"band": band, "chain": "tensor", "eps_rel": 0.0}
+    )
+    told: dict[str, Any] = {
+        "kind": "training run",
+        "task": "autoencoder",
+        "framework": "torch",
+        "precision": "fp32",
+        "method": method,
+        "label": NAMES[method] if band is None else f"{NAMES[method]} band {band}",
+        "band": band,
+        "lr": lr,
+        "lr_rule": "epochs",
+        "schedule_steps": 60 * len(losses),
+        "seed": seed,
+        "steps": 60 * len(losses),
+        "batch": 1000,
+        "hyper": hyper,
+        "data": {"name": "MNIST", "examples": 60000, "sha256": "ba" * 32},
+        "load_before": 0.5,
+        "loss": losses[-1],
+        "losses": list(losses),
+        "losses_every": 60,
+        "step_s": 0.15 if band is None else 0.16,
+        "optimizer_step_s": 0.003 if band is None else 0.002 * (band + 2),
+        "state_bytes": 4 * 2837314 * (2 if band is None else band + 2),
+        "fallback": None,
+        "plans": [],
+        "date": run.date,
+        "run": run.id,
+    }
+    return told | fields
+
+
 def content(index: FakeIndex, **parts: Any) -> Content:
     """The content of a made index."""
     return Content(index=index, revision="made-1", problems=index.problems(), **parts)

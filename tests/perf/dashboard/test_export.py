@@ -123,7 +123,8 @@ def test_nothing_is_loaded_from_anywhere(page: str) -> None:
 def test_numbers_that_no_float_holds_stop_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sonew_perf.dashboard.page.plotly", lambda: "")
     huge = 10**400
-    told = {"kind": "training run", "task": "autoencoder", "method": "sonew", "band": 1, "lr": 0.1, "steps": 1, "wall_s": 1.0}
+    told = {"kind": "training run", "task": "autoencoder", "method": "sonew", "band": 1, "lr": 0.1}
+    told |= {"seed": 0, "steps": 2, "batch": 10, "wall_s": 1.0, "optimizer_s": 0.5}
     machine = machines.describe(CPU)
     write_run(tmp_path, made_run(1), [{**told, "machine": machine, "losses": [1.0, None]}])
     write_run(tmp_path, made_run(2), [{**told, "machine": machine, "losses": [huge]}])
@@ -135,7 +136,7 @@ def test_numbers_that_no_float_holds_stop_no_page(tmp_path: Path, monkeypatch: p
     export_file(tmp_path / "page.html", tmp_path, None)
     views = data_of((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert [problem["reason"].partition(": ")[2][:12] for problem in views["meta"]["problems"]] == ["losses is a ", "loss is 1000"]
-    assert [run["loss"] for run in views["convergence"]["tasks"][0]["runs"]] == [[1.0, None]]
+    assert [line["loss"] for line in views["convergence"]["races"][0]["lines"]] == [[1.0, None]]
     assert "more" not in json.dumps(views["comparisons/c1"])
 
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from sonew_autotune.problems import MODELS
 from sonew_perf.dashboard.documents import UnknownViewError, document, names
-from sonew_perf.dashboard.views.convergence import ELEMENTS
 from sonew_perf.dashboard.views.meta import meta
 from sonew_perf.dashboard.views.plain import even_places, flat, plain
 from sonew_perf.records.model import Point
@@ -111,57 +109,6 @@ def test_a_change_is_a_regression_with_its_loss_and_its_ticket() -> None:
     assert (fresh["state"], fresh["since"][:10]) == ("open", "2026-09-03")
 
 
-def curve(method: str, rate: float, seed: int, loss: float | str | None, **more: Any) -> dict[str, Any]:
-    """A training entry of three steps."""
-    base = {"task": "autoencoder", "method": method, "band": 1 if method == "sonew" else 0, "lr": rate, "seed": seed, "run": a_run(0).id}
-    return {**base, "loss": loss, "losses": [9.0, 5.0, loss], "wall_s": 6.0, "optimizer_s": 1.5, **more}
-
-
-def test_the_best_rate_of_a_method_is_that_of_the_least_mean_and_never_one_that_diverged() -> None:
-    entries = [
-        curve("sonew", 0.1, 0, 4.0),
-        curve("sonew", 0.1, 1, 2.0),
-        curve("sonew", 0.2, 0, 1.0),
-        curve("sonew", 0.2, 1, None),
-        curve("sonew", 0.3, 0, 3.5),
-        curve("sonew", 0.3, 1, 3.0),
-        curve("adamw", 0.3, 0, 7.0),
-        curve("adamw", 0.3, 0, "broken", losses="none"),
-        curve("adamw", 0.1, 0, 1.0, band="1"),
-    ]
-    (task,) = document(content(FakeIndex([a_run(0)], training=entries)), "convergence")["tasks"]
-    assert [(one["label"], one["lr"]) for one in task["runs"] if one["best"]] == [
-        ("SONew band 1", 0.1),
-        ("SONew band 1", 0.1),
-        ("AdamW", 0.3),
-    ]
-    assert len(task["runs"]) == 7
-    first = task["runs"][0]
-    assert (first["seconds_per_step"], first["optimizer_seconds_per_step"], first["final"]) == (2.0, 0.5, 4.0)
-    assert (first["state_bytes"], task["runs"][-1]["state_bytes"]) == (2837314 * 12, 2837314 * 8)
-    assert (first["steps"], first["loss"], first["machine"]) == ([1, 2, 3], [9.0, 5.0, 4.0], CPU.id)
-
-
-def test_a_curve_names_its_run_and_its_gamma() -> None:
-    runs = [a_run(0), a_run(1, label="")]
-    entries = [curve("sonew", 0.1, 0, 1.0, hyper={"gamma": 0.0}), curve("sonew", 0.1, 0, 1.0, run=runs[1].id, hyper={"eps": 1e-8})]
-    (task,) = document(content(FakeIndex(runs, training=entries)), "convergence")["tasks"]
-    assert [(one["label"], one["run_name"]) for one in task["runs"]] == [("SONew band 1, gamma 0", "nightly 0"), ("SONew band 1", "1")]
-    assert [one["best"] for one in task["runs"]] == [True, True]  # each in its own run
-
-
-def test_the_elements_of_a_task_are_those_of_its_model() -> None:
-    assert {"autoencoder": sum(map(math.prod, MODELS["mnist-autoencoder"]))} == ELEMENTS
-
-
-def test_a_long_curve_keeps_two_hundred_losses_with_both_ends() -> None:
-    entries = [curve("sonew", 0.1, 0, 1.0, losses=[float(step) for step in range(1, 1001)])]
-    (task,) = document(content(FakeIndex([a_run(0)], training=entries)), "convergence")["tasks"]
-    (one,) = task["runs"]
-    assert (len(one["steps"]), one["steps"][0], one["steps"][-1]) == (200, 1, 1000)
-    assert one["steps"] == one["loss"]
-
-
 def test_a_comparison_finds_the_series_of_its_cases() -> None:
     entries = [
         entry("torch step, band 1, 4194304 elements", "SAME", 1.0, 5.0),
@@ -184,7 +131,7 @@ def test_an_empty_store_has_every_view() -> None:
     nothing = {"last_run": None, "last_comparison": None, "noise_floor": None}
     assert views["overview"] == {**nothing, "attention": [], "attention_total": 0, "heatmaps": []}
     assert views["roofline"] == {"devices": []}
-    assert views["convergence"] == {"tasks": []}
+    assert views["convergence"] == {"races": []}
     assert [views[name] for name in ("series", "comparisons", "regressions", "runs")] == [[]] * 4
     assert meta(made, mode="server", generated="")["runs"] == 0
 

@@ -46,6 +46,7 @@ def test_every_committed_record_is_read_and_its_medians_are_those_of_its_samples
     assert datetime.fromisoformat(run.date) == min(map(datetime.fromisoformat, dates))
     assert len({one.id for one in series}) == len(series) == len(points)
     timed = [point for one, point in zip(series, points, strict=True) if len(point.samples) > 1 and one.unit != "bytes"]
+    entries = [entry for entry in entries if entry["kind"] != "training search"]  # gives no points
     if entries[0]["kind"] == "training run":
         assert sorted(seconds for point in timed for seconds in point.samples) == sorted(e["wall_s"] / e["steps"] for e in entries)
         assert all(point.median == pytest.approx(statistics.median(point.samples), rel=1e-12) for point in timed)
@@ -137,6 +138,26 @@ def test_a_machine_is_known_again_whatever_its_versions(tmp_path: Path) -> None:
     assert same == identity("b", torch="3.0", id="ffffffff")
     assert len({same, identity("c", threads=4), identity("d", device="Other"), identity("e", type="cuda")}) == 4
     assert identity("f", type="cuda", threads=9) == identity("g", type="gpu", threads=3)
+
+
+def test_the_search_before_a_training_run_gives_no_points(tmp_path: Path) -> None:
+    searched = {"kind": "training search", "method": "adam", "value": None, "trials": [{"settings": {"lr": 0.1}, "value": 1.0}]}
+    trained = {
+        "kind": "training run",
+        "task": "autoencoder",
+        "method": "adam",
+        "lr": 0.1,
+        "seed": 0,
+        "steps": 10,
+        "batch": 50,
+        "wall_s": 20.0,
+    }
+    dated = {"machine": MACHINE, "date": BEGIN.isoformat()}
+    _, alone, _ = _read(tmp_path, [trained | dated])
+    run, series, points = _read(tmp_path, [searched | dated, trained | dated, searched | dated])
+    assert (series, len(points)) == (alone, 1)
+    assert run.date == BEGIN.isoformat()
+    assert _read(tmp_path, [searched | dated])[1:] == ([], [])
 
 
 def test_training_runs_are_one_series_per_method_with_a_sample_each(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def test_a_longer_run_begins_as_a_shorter_one() -> None:
 
 def test_examples_that_fill_no_batch_sit_an_epoch_out() -> None:
     shown = np.stack(list(batches(11, 4, 4, 0)))
-    assert (shown.shape, shown.dtype) == ((4, 4), np.int64)
+    assert shown.shape == (4, 4)
+    assert shown.dtype == np.int64
     assert len(set(shown[:2].ravel().tolist())) == 8
     assert steps_per_epoch(11, 4) == 2
 

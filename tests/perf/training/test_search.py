@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,23 @@ import numpy as np
 import pytest
 import torch
 import typer
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
+from typer.testing import CliRunner
 
 from sonew.errors import InvalidConfigError
+from sonew_perf.cli import app
 from sonew_perf.cli.searching import find_runs
 from sonew_perf.errors import MeasurementError
 from sonew_perf.records import files
+from sonew_perf.records.reading import read_record
 from sonew_perf.suite.keeping import Place
 from sonew_perf.training import search as searching
 from sonew_perf.training.asked import Asked, make_runs, settings_of
+from sonew_perf.training.found import PRUNE_AFTER_TRIALS, Found, Trial, search_entry
+from sonew_perf.training.loop import Told
 from sonew_perf.training.running import unfinished_path
 from sonew_perf.training.runs import Run
-from sonew_perf.training.search import PRUNE_AFTER_TRIALS, Trial, search, search_entry
+from sonew_perf.training.search import search
 from sonew_perf.training.settings import RANGES, Settings
 from sonew_perf.training.tasks.data import Data
 
@@ -54,7 +60,7 @@ class Trainer:
         self.runs: list[Run] = []
         self.raise_in, self.diverges = raise_in, diverges
 
-    def __call__(self, run: Run, _data: Data, _device: torch.device, *, counters: bool, told: Callable[[int, float], None]) -> dict[str, Any]:
+    def __call__(self, run: Run, _data: Data, _device: torch.device, *, counters: bool, told: Told) -> dict[str, Any]:
         assert not counters
         self.runs.append(run)
         if len(self.runs) == self.raise_in:
@@ -66,6 +72,34 @@ class Trainer:
         for mean, loss in enumerate(losses):
             told(mean, loss)
         return {"losses": losses}
+
+
+class Heard:
+    """A report that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.known: list[Trial] = []
+        self.new: list[Trial] = []
+        self.means: list[int] = []
+        self.said: list[str] = []
+
+    def resume(self, trials: Sequence[Trial]) -> None:
+        self.known += trials
+
+    def mean(self, number: int, _loss: float) -> None:
+        self.means.append(number)
+
+    def trial(self, trial: Trial) -> None:
+        self.new.append(trial)
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def _search(
+    folder: Path, *, variant: tuple[str, int | None] = SONEW, report: Heard | None = None, data: Data = DATA, **changed: Any
+) -> Found:
+    return search(replace(ASKED, **changed), data, CPU, variant, folder, report or Heard())
 
 
 @pytest.fixture
@@ -80,16 +114,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
     return place
 
 
-def _with(**changed: Any) -> Asked:
-    return replace(ASKED, **changed)
-
-
 def test_a_search_begins_with_the_reference_and_stays_inside_the_ranges(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
-    trainer, told = trained(), list[tuple[Trial, bool]]()
-    found = search(ASKED, DATA, CPU, SONEW, tmp_path, told=lambda *said: told.append(said), warn=pytest.fail)
+    trainer, heard = trained(), Heard()
+    found = _search(tmp_path, report=heard)
     assert trainer.runs[0] == make_runs(ASKED, DATA)[0]
     assert len(trainer.runs) == ASKED.search == len(found.trials) == found.fresh
-    assert told == [(trial, True) for trial in found.trials]
+    assert (heard.new, heard.known, heard.said) == (list(found.trials), [], [])
+    assert heard.means == [*range(MEANS)] * len(found.trials)
     for run, trial in zip(trainer.runs, found.trials, strict=True):
         assert trial.settings == {name: getattr(run.settings, name) for name in ("lr", "beta1", "beta2", "eps")}
         for name, at in RANGES["narrow"].items():
@@ -100,21 +131,21 @@ def test_a_search_begins_with_the_reference_and_stays_inside_the_ranges(tmp_path
     best = min(trainer.runs, key=lambda run: loss_of(run.settings))
     assert found.run == best
     assert found.value == pytest.approx(loss_of(best.settings))
-    assert list(tmp_path.glob("training/autoencoder-sonew-band1-fp32-torch-*.journal")) == [tmp_path / "training" / f"{found.study}.journal"]
+    assert found.study.startswith("autoencoder-sonew-band1-fp32-torch-")
+    assert (tmp_path / "training" / f"{found.study}.journal").is_file()
 
 
 def test_a_reference_outside_the_ranges_is_clipped_and_said(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
-    trainer, said = trained(), list[str]()
-    search(_with(ranges="paper", search=1), DATA, CPU, SONEW, tmp_path, warn=said.append)
+    trainer, heard = trained(), Heard()
+    _search(tmp_path, report=heard, ranges="paper", search=1)
     (run,) = trainer.runs
-    reference = settings_of(ASKED, *SONEW)
-    assert (run.settings.lr, run.settings.eps, run.settings.beta1, run.settings.beta2) == (reference.lr, reference.eps, 0.9, reference.beta2)
-    assert said == ["SONew band 1: the reference's beta1=0.816 lies outside [0.9, 0.999]: the search begins at 0.9"]
+    assert run.settings == replace(settings_of(ASKED, *SONEW), beta1=0.9)
+    assert heard.said == ["SONew band 1: the reference's beta1=0.816 lies outside [0.9, 0.999]: the search begins at 0.9"]
 
 
 def test_given_settings_are_not_varied(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trainer = trained()
-    found = search(_with(given=("eps=0.5", "chain=row"), search=3), DATA, CPU, SONEW, tmp_path, warn=pytest.fail)
+    found = _search(tmp_path, given=("eps=0.5", "chain=row"), search=3)
     assert {(run.settings.eps, run.settings.chain) for run in trainer.runs} == {(0.5, "row")}
     assert set(found.searched) == {"lr", "beta1", "beta2"}
     entry = search_entry(found, ASKED, DATA, CPU)
@@ -125,24 +156,25 @@ def test_given_settings_are_not_varied(tmp_path: Path, trained: Callable[..., Tr
 def test_learning_rates_are_not_given_to_a_search(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trainer = trained()
     with pytest.raises(InvalidConfigError, match=r"--lr 0\.001 is not allowed with --search"):
-        search(_with(rates=(1e-3,)), DATA, CPU, SONEW, tmp_path)
+        _search(tmp_path, rates=(1e-3,))
     assert trainer.runs == []
 
 
 def test_an_interrupted_search_goes_on_and_a_larger_one_takes_over_a_smaller(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     first = trained(raise_in=3)
     with pytest.raises(KeyboardInterrupt):
-        search(ASKED, DATA, CPU, SONEW, tmp_path)
-    second, told = trained(), list[tuple[Trial, bool]]()
-    found = search(ASKED, DATA, CPU, SONEW, tmp_path, told=lambda *said: told.append(said))
+        _search(tmp_path)
+    second, heard = trained(), Heard()
+    found = _search(tmp_path, report=heard)
     assert second.runs[0] == first.runs[2]
     assert (len(found.trials), found.fresh) == (5, 3)
-    assert [new for _, new in told] == [False] * 2 + [True] * 3
+    assert heard.known + heard.new == list(found.trials)
+    assert len(heard.known) == 2
     assert len({run.settings.lr for run in first.runs[:2] + second.runs}) == 5
     third = trained()
-    assert search(ASKED, DATA, CPU, SONEW, tmp_path).trials == found.trials
+    assert _search(tmp_path).trials == found.trials
     assert third.runs == []
-    larger = search(_with(search=6), DATA, CPU, SONEW, tmp_path)
+    larger = _search(tmp_path, search=6)
     assert (larger.trials[:5], larger.fresh, larger.study) == (found.trials, 1, found.study)
 
 
@@ -161,21 +193,19 @@ CHANGES: list[dict[str, Any]] = [
 
 def test_trials_of_anything_else_are_another_study(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trained()
-    asked = _with(search=1)
-    names = [search(_with(search=1, **changed), DATA, CPU, SONEW, tmp_path).study for changed in [{}, *CHANGES]]
-    names += [search(asked, DATA, CPU, variant, tmp_path).study for variant in (("sonew", 2), ("adam", None))]
-    other = Data(name=DATA.name, sha256="1" * 64, values=DATA.values, examples=4)
-    names.append(search(asked, other, CPU, SONEW, tmp_path).study)
+    names = [_search(tmp_path, **{"search": 1} | changed).study for changed in [{}, *CHANGES]]
+    names += [_search(tmp_path, variant=variant, search=1).study for variant in (("sonew", 2), ("adam", None))]
+    names.append(_search(tmp_path, data=replace(DATA, sha256="1" * 64), search=1).study)
     assert len(set(names)) == len(CHANGES) + 4
-    assert search(_with(search=1, methods=("adam", "sonew"), seeds=(3, 8)), DATA, CPU, SONEW, tmp_path).study == names[0]
+    assert _search(tmp_path, search=1, methods=("adam", "sonew"), seeds=(3, 8)).study == names[0]
 
 
 def test_bad_trials_are_pruned_and_count(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trained()
-    found = search(_with(search=16), DATA, CPU, SONEW, tmp_path)
+    found = _search(tmp_path, search=12)
     pruned = [trial for trial in found.trials if trial.outcome == "pruned"]
-    assert sum(found.outcomes.values()) == len(found.trials) == 16
-    assert found.outcomes == {"finished": 16 - len(pruned), "pruned": len(pruned)}
+    assert sum(found.outcomes.values()) == len(found.trials) == 12
+    assert found.outcomes == {"finished": 12 - len(pruned), "pruned": len(pruned)}
     assert len(pruned) >= 2
     assert [trial.outcome for trial in found.trials[:PRUNE_AFTER_TRIALS]] == ["finished"] * PRUNE_AFTER_TRIALS
     assert all(MEANS / 4 < trial.means < MEANS for trial in pruned)  # neither in the warm-up nor when it is over anyway
@@ -184,31 +214,28 @@ def test_bad_trials_are_pruned_and_count(tmp_path: Path, trained: Callable[..., 
 
 def test_what_is_bad_at_the_last_mean_only_is_finished(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trained()
-    asked = _with(search=12, steps=1)
-    found = search(asked, DATA, CPU, SONEW, tmp_path)
-    assert found.outcomes == {"finished": 12}
+    found = _search(tmp_path, search=7, steps=1)
+    assert found.outcomes == {"finished": 7}
 
 
-def test_diverged_runs_are_trials_and_no_crash(
-    tmp_path: Path, trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diverged_runs_are_trials_and_no_crash(tmp_path: Path, trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = itertools.count()
     trained(diverges=lambda _: next(calls) in {0, 2})
-    found = search(ASKED, DATA, CPU, SONEW, tmp_path)
+    found = _search(tmp_path)
     assert [trial.outcome for trial in found.trials] == ["diverged", "finished", "diverged", "finished", "finished"]
     assert [trial.value for trial in found.trials if trial.outcome == "diverged"] == [None, None]
 
     def singular(*_arguments: object, **_more: object) -> dict[str, Any]:
-        raise torch.linalg.LinAlgError
+        raise LinAlgError
 
     monkeypatch.setattr(searching, "train_one", singular)
-    with pytest.raises(MeasurementError, match=r"none of the 5 trials of Adam came to its end.*--ranges narrow"):
-        search(ASKED, DATA, CPU, ("adam", None), tmp_path)
+    with pytest.raises(MeasurementError, match=r"none of the 5 trials of Adam came to its end.*a larger --search"):
+        _search(tmp_path, variant=("adam", None))
 
 
 def test_an_entry_says_what_was_searched_how_and_what_came_out(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     trained()
-    found = search(ASKED, DATA, CPU, SONEW, tmp_path)
+    found = _search(tmp_path)
     entry = search_entry(found, ASKED, DATA, CPU)
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry
     assert (entry["kind"], entry["method"], entry["band"], entry["seed"], entry["ranges"]) == ("training search", "sonew", 1, 3, "narrow")
@@ -219,7 +246,7 @@ def test_an_entry_says_what_was_searched_how_and_what_came_out(tmp_path: Path, t
     assert [(trial["settings"], trial["value"]) for trial in entry["trials"]] == [(trial.settings, trial.value) for trial in found.trials]
     assert entry["date"] == max(trial.date for trial in found.trials)
     assert entry["machine"]["type"] == "cpu"
-    again = search_entry(search(ASKED, DATA, CPU, SONEW, tmp_path), ASKED, DATA, CPU)
+    again = search_entry(_search(tmp_path), ASKED, DATA, CPU)
     assert again == entry
 
 
@@ -243,7 +270,7 @@ def test_the_runs_of_a_command_have_the_best_settings_of_each_variant_and_every_
 
 
 def test_without_a_search_the_runs_are_those_of_the_reference(tmp_path: Path) -> None:
-    asked = _with(search=None)
+    asked = replace(ASKED, search=None)
     assert _find(Place(store=tmp_path), asked) == make_runs(asked, DATA)
     assert list(tmp_path.iterdir()) == []
 
@@ -261,7 +288,7 @@ def test_a_search_is_kept_in_the_record_once(tmp_path: Path, trained: Callable[.
     assert _find(place) == runs
     assert files.read_entries(tmp_path / "x.json") == entries
     assert not beside.exists()  # the store has it
-    _find(place, _with(search=6))
+    _find(place, replace(ASKED, search=6))
     assert [len(entry["trials"]) for entry in files.read_entries(tmp_path / "x.json")] == [6, 6]
 
 
@@ -277,3 +304,30 @@ def test_a_search_that_was_interrupted_later_is_still_handed_to_the_store(
     runs = _find(Place(store=tmp_path))
     assert [entry["method"] for entry in files.read_entries(unfinished_path(tmp_path, runs))] == ["sonew", "adam"]
     assert "SONew band 1, trial" not in capsys.readouterr().err
+
+
+def test_the_command_searches_trains_and_keeps_both_in_one_record(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONEW_PERF_STORE", str(tmp_path / "perf"))
+    path = tmp_path / "x.json"
+    arguments = [
+        "train",
+        "--data",
+        str(folder),
+        "--method",
+        "sonew",
+        "--batch",
+        "20",
+        "--steps",
+        "4",
+        "--search",
+        "2",
+        "--ranges",
+        "narrow",
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(path)])
+    assert done.exit_code == 0, done.output
+    searched, run = files.read_entries(path)
+    assert (searched["kind"], run["kind"]) == ("training search", "training run")
+    assert run["hyper"] == searched["hyper"]
+    assert run["losses"][-1] == pytest.approx(min(trial["value"] for trial in searched["trials"]), rel=1e-4)
+    assert len(read_record(path, origin="store").results) == 1

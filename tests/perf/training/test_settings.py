@@ -61,7 +61,8 @@ def test_every_setting_that_a_method_searches_has_a_range_of_allowed_values(rang
         ({"beta2": float("nan")}, r"beta2=nan is not allowed"),
         ({"eps": -1e-8}, r"eps=-1e-08 is not allowed: .* not below 0\. Pass for example --set eps=1e-6"),
         ({"weight_decay": float("inf")}, r"weight_decay=inf is not allowed: .*--set weight_decay=1e-6"),
-        ({"layers": "some"}, r"layers='some' is not one of \['all', 'no-embeddings'\]\. Pass --set layers=all"),
+        ({"layers": "some"}, r"layers='some' is not one of \['all', 'no-embeddings'\]\. Pass for example --set layers=all"),
+        ({"idea": "some"}, r"idea='some' is not one of \['none', .*--set idea=none"),
     ],
 )
 def test_what_no_optimizer_takes_is_refused_with_the_fix(given: dict[str, Any], said: str) -> None:

@@ -124,6 +124,13 @@ def test_files_that_are_too_large_together_are_refused(tmp_path: Path, monkeypat
         text.load(tmp_path)
 
 
+@pytest.mark.parametrize(("characters", "examples"), [(711, 9), (712, 10)])  # 71 are held out: the tenth window needs the 641st character
+def test_an_example_has_a_character_after_it(characters: int, examples: int) -> None:
+    data = text.data_of(("ab" * 356)[:characters], "letters")
+    assert data.examples == examples
+    assert text_torch.pick(torch.from_numpy(data.values), torch.arange(examples)).shape == (examples, 65)
+
+
 def test_an_epochs_windows_are_the_text_each_with_the_character_after_it(data: Data) -> None:
     chosen = np.concatenate(list(batches(data.examples, 1, data.examples, 0)))
     windows = text_torch.pick(torch.from_numpy(data.values), torch.from_numpy(chosen)).numpy()
@@ -220,8 +227,8 @@ def test_the_result_is_the_mean_over_every_window_of_the_held_out_text(data: Dat
     ],
 )
 def test_training_learns_the_sentence(data: Data, method: str, precision: str, settings: Settings) -> None:
-    run = make_run(Asked(task="text", steps=24, batch=8, precision=precision, lr_rule="constant"), data, method, settings, 0)
+    run = make_run(Asked(task="text", steps=16, batch=4, precision=precision, lr_rule="constant"), data, method, settings, 0)
     entry = train(run, data, CPU)
     assert entry["losses"][0] < math.log(len(data.symbols)) + 0.1
     assert entry["loss"] < 0.85 * entry["losses"][0]
-    assert len(entry["losses"]) == math.ceil(24 / entry["losses_every"])
+    assert len(entry["losses"]) == math.ceil(16 / entry["losses_every"])

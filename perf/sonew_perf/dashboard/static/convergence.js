@@ -96,8 +96,9 @@ function raceName(race) {
 // What the table holds the methods against, in a sentence.
 function raceRule(race) {
   if (!race.baselines.length) return "No Adam was trained here, so there is nothing to hold the others against.";
-  const best = race.baselines.map(({ label, loss }) => `${label} ends at a training loss of ${lossText(loss)}`).join(", ");
-  return `${best}, the mean of its seeds at its best settings: what share of its steps and time does each method need to get there?`;
+  const best = race.baselines.map(({ label, loss }) => `${label}'s best is ${lossText(loss)}`).join(", ");
+  const own = race.baselines.length > 1 ? " Each method is held against the Adam of its own framework." : "";
+  return `${best}, where the mean training loss of its seeds ends. The shares are of the steps and the time that it takes to get there.${own}`;
 }
 
 // SONew's methods take the first colours, in the order of their bands.

@@ -15,19 +15,19 @@ function spanScale(longest) {
 const PER_STEP = { seconds: "seconds_per_step", optimizer: "optimizer_seconds_per_step" };
 const AXIS_TITLES = { seconds: "of training", optimizer: "in the optimizer" };
 
+const FAR = 10; // times as long as the shortest: the others would stand in a corner, so the axis is logarithmic
+
 // Where each point of a line stands, and what the axis is called.
 function placesOf(lines, against) {
-  if (against === "steps") return { title: "step", unit: "", at: (_line, step) => step };
+  if (against === "steps") return { title: "step", unit: "", log: false, at: (_line, step) => step };
   const seconds = (line, step) => step * (line[PER_STEP[against]] ?? NaN);
-  const longest = Math.max(...lines.map((line) => seconds(line, line.steps.at(-1))).filter(known), 0);
-  const { factor, unit } = spanScale(longest);
-  return { title: `${unit} ${AXIS_TITLES[against]}`, unit, at: (line, step) => seconds(line, step) * factor };
+  const whole = lines.map((line) => seconds(line, line.steps.at(-1))).filter((value) => value > 0);
+  const { factor, unit } = spanScale(Math.max(...whole, 0));
+  const log = Math.max(...whole) > FAR * Math.min(...whole);
+  const title = `${unit} ${AXIS_TITLES[against]}${log ? ", logarithmic" : ""}`;
+  return { title, unit, log, at: (line, step) => seconds(line, step) * factor };
 }
 
-const settingsText = (line) =>
-  Object.entries(line.settings)
-    .map(([name, value]) => `${name} ${value}`)
-    .join(", ");
 const lineName = (line) => `<b>${plain(line.label)}</b><br>rate ${line.lr}, ${plural(line.seeds.length, "seed")}`;
 
 function rangeText(mean, low, high) {
@@ -48,11 +48,16 @@ function convergencePlot(race, lines, query, colours) {
   return {
     data: [...data, ...marks],
     layout: {
-      xaxis: { ...x, title: { text: places.title }, ...(scale === "end" ? endOf(lines, places, y.range) : {}) },
+      xaxis: {
+        ...x,
+        title: { text: places.title },
+        ...(places.log ? { type: "log", dtick: "D2", tickformat: "~g" } : {}),
+        ...(scale === "end" ? endOf(lines, places, y.range) : {}),
+      },
       yaxis: y,
       height: 460,
       dragmode: false,
-      ...targetLines(targets, colours, scale === "log"),
+      ...targetLines(targets, colours, { log: scale === "log", right: against !== "steps" }),
       ...(data.some((trace) => trace.y.some(known)) ? {} : { annotations: [{ text: "no finite loss", showarrow: false }] }),
     },
   };
@@ -106,8 +111,9 @@ function reachedTrace(race, line, places, colours) {
   };
 }
 
-// A line at each baseline's best, with its name.
-function targetLines(targets, colours, log) {
+// A line at each baseline's best, with its name where there is room: against time the left is crowded.
+function targetLines(targets, colours, { log, right }) {
+  const side = (place) => (right === (place % 2 === 0) ? { x: 1, xanchor: "right", yanchor: "bottom" } : { x: 0, xanchor: "left", yanchor: "top" });
   return {
     shapes: targets.map(({ loss }) => ({
       type: "line",
@@ -121,10 +127,8 @@ function targetLines(targets, colours, log) {
     })),
     annotations: targets.map(({ label, loss }, place) => ({
       xref: "paper",
-      x: place % 2 ? 1 : 0,
-      xanchor: place % 2 ? "right" : "left",
+      ...side(place),
       y: log ? Math.log10(loss) : loss,
-      yanchor: "top",
       text: `${plain(label)}'s best, ${lossText(loss)}`,
       showarrow: false,
       font: { size: 11.5, color: colours.muted },
@@ -174,14 +178,18 @@ function endOf(lines, places, [, top]) {
     .filter((ends) => ends.every(known));
   if (!inside.length) return {};
   const [left, right] = [Math.min(...inside.map(([first]) => first)), Math.max(...inside.map(([, last]) => last))];
-  const pad = 0.02 * (right - left) || 1;
-  return { range: [left - pad, right + pad] };
+  const [from, to] = places.log ? [Math.log10(left), Math.log10(right)] : [left, right];
+  const pad = 0.02 * (to - from) || 1;
+  return { range: [from - pad, to + pad] };
 }
 
 function finalLosses(race, lines, { x, y, colours, scale }) {
   const with_state = lines.filter((line) => known(line.state_bytes) && known(line.final));
   const size = byteScale(Math.max(...with_state.map((line) => line.state_bytes), 1));
   const tones = with_state.map((line) => colours[strokeOf(race, line.label).hue]);
+  const width = Math.max(...with_state.map((line) => line.state_bytes), 1) * size.factor * 1.16;
+  const range = finalRange(with_state, scale);
+  const sides = labelSides(with_state, { width: width / size.factor, range });
   const data = [
     {
       type: "scatter",
@@ -190,10 +198,9 @@ function finalLosses(race, lines, { x, y, colours, scale }) {
       y: with_state.map((line) => line.final),
       customdata: with_state.map((line) => `${lineName(line)}<br>final loss ${rangeText(line.final, line.final_low, line.final_high)}`),
       hovertemplate: `%{customdata}, %{x:.4g} ${size.unit}<extra></extra>`,
-      text: with_state.map((line) => (line.best && matchMedia("(min-width: 721px)").matches ? plain(clipped(line.label, 28)) : "")),
-      textposition: "middle right",
+      text: with_state.map((line, place) => (sides[place] ? plain(line.label) : "")),
+      textposition: sides.map((side) => `middle ${side || "right"}`),
       textfont: { size: 11.5, color: colours.muted },
-      cliponaxis: false,
       error_y: {
         type: "data",
         symmetric: false,
@@ -212,17 +219,40 @@ function finalLosses(race, lines, { x, y, colours, scale }) {
       },
     },
   ];
-  const range = scale === "end" ? finalRange(with_state) : undefined;
-  const layout = { xaxis: { ...x, title: { text: `optimizer state (${size.unit})` } }, height: 460, dragmode: false };
-  return { data, layout: { ...layout, yaxis: { ...y, title: { text: "final loss" }, range } } };
+  const axes = { xaxis: { ...x, title: { text: `optimizer state (${size.unit})` }, range: [0, width] } };
+  const loss = scale === "log" ? y : { ...y, range };
+  return { data, layout: { ...axes, yaxis: { ...loss, title: { text: "final loss" } }, height: 460, dragmode: false } };
 }
 
-// Without what ends far above the others.
-function finalRange(lines) {
+// All ends, or only those that do not lie far above the others.
+function finalRange(lines, scale) {
   const ends = lines.map((line) => line.final).sort((a, b) => a - b);
   if (!ends.length) return [0, 1];
   const middle = ends[Math.floor(ends.length / 2)];
-  const top = Math.min(ends.at(-1), middle + 3 * (middle - ends[0]) || Infinity);
+  const top = scale === "end" ? Math.min(ends.at(-1), middle + 3 * (middle - ends[0]) || Infinity) : ends.at(-1);
   const pad = 0.12 * (top - ends[0]) || 0.02 * Math.abs(top) || 1;
   return [ends[0] - pad, top + pad];
+}
+
+const PLOT = { width: 1080, height: 390, letter: 6.2, line: 15, gap: 10 }; // pixels, on a wide screen
+
+// On which side of its point each method's name has room: "right", "left" or, where it has none or the screen is narrow, "".
+function labelSides(lines, { width, range: [low, high] }) {
+  const boxes = lines.map((line) => {
+    const x = (line.state_bytes / width) * PLOT.width;
+    return { x, y: ((line.final - low) / (high - low)) * PLOT.height, left: x - PLOT.gap, right: x + PLOT.gap };
+  });
+  const free = (box, own) => boxes.every((each) => each === own || Math.abs(each.y - box.y) >= PLOT.line || each.right <= box.left || each.left >= box.right);
+  const wide = matchMedia("(min-width: 721px)").matches;
+  return lines.map((line, place) => {
+    if (!wide || !line.best) return "";
+    const [own, length] = [boxes[place], PLOT.letter * line.label.length];
+    const sides = [
+      ["right", { y: own.y, left: own.x + PLOT.gap, right: own.x + PLOT.gap + length }],
+      ["left", { y: own.y, left: own.x - PLOT.gap - length, right: own.x - PLOT.gap }],
+    ];
+    const [side, box] = sides.find(([, each]) => each.left > 0 && each.right < PLOT.width && free(each, own)) ?? ["", own];
+    if (side) boxes.push(box);
+    return side;
+  });
 }

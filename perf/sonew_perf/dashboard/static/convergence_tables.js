@@ -9,6 +9,8 @@ function shareCell(share) {
   return h("span", { class: share.mean < 1 ? "less" : null, title: range }, shareText(share.mean));
 }
 
+const settingsOf = (line) => Object.entries(line.settings).map(([name, value]) => `${name} ${value.replace(/e([-+])0+/, "e$1")}`);
+
 const step = (name) => (line) => known(line[name]) ? quantity(duration(line[name] * 1000)) : NOTHING;
 
 function standingColumns(raceOf) {
@@ -28,10 +30,13 @@ function standingColumns(raceOf) {
       key: (line) => line.label,
       cell: (line) => [
         h("span", { class: "method" }, swatch(strokeOf(raceOf(), line.label)), line.label),
-        h("small", {}, [settingsText(line), line.best ? "" : "not its best"].filter(Boolean).join(" · ")),
+        h(
+          "small",
+          {},
+          settingsOf(line).flatMap((each, place) => [place ? ", " : "", h("span", { class: "whole" }, each)]),
+        ),
       ],
     },
-    { name: "lr", title: "Rate", kind: "number", key: (line) => line.lr, cell: (line) => String(line.lr) },
     {
       name: "final",
       title: "Final loss",
@@ -48,6 +53,7 @@ function standingColumns(raceOf) {
         ),
       ],
     },
+    { name: "lr", title: "Rate", kind: "number", key: (line) => line.lr, cell: (line) => String(line.lr) },
     {
       name: "reached",
       title: "To Adam's best",
@@ -85,7 +91,7 @@ function standingNumbers(lines) {
       ...["share of steps", "share of wall time", "share of optimizer time", "seconds per step", "optimizer seconds per step", "state bytes"],
     ],
     rows: lines.map((line) => [
-      ...[line.label, line.lr, settingsText(line), line.seeds.length, line.final, line.final_low, line.final_high],
+      ...[line.label, line.lr, settingsOf(line).join(", "), line.seeds.length, line.final, line.final_low, line.final_high],
       ...[line.reached ?? null, line.baseline ?? null, ...shares.map((name) => line.shares?.[name]?.mean ?? null)],
       ...[line.seconds_per_step, line.optimizer_seconds_per_step, line.state_bytes],
     ]),

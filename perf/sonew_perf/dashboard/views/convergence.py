@@ -19,6 +19,7 @@ from sonew_perf.training.results import Conditions, Result, read_result
 from sonew_perf.training.runs import PLAIN
 
 MOST_LOSSES: Final = 200
+TOLD: Final = frozenset({"band", *PLAIN})  # settings that the label says
 PLACES: Final = 6  # after the point, of a share of columns
 Settings = tuple[float, tuple[tuple[str, Any], ...]]  # learning rate and all others
 
@@ -37,7 +38,7 @@ def _entries(content: Content) -> Iterator[Row]:
         try:
             current = whole if "label" in whole else renewed(whole)
             if read_result(current) is not None:
-                yield current
+                yield {"loss": None} | current
         except RecordError:
             continue
 
@@ -93,7 +94,7 @@ def _line(shared: Conditions, method: Method, results: Sequence[Result]) -> Row:
         "method": method.name,
         "band": dict(first.others).get("band"),
         "lr": first.lr,
-        "settings": {name: text(value) for name, value in first.others if name != "band" and name not in PLAIN},
+        "settings": {name: text(value) for name, value in first.others if name not in TOLD and value},
         "seeds": [result.seed for result in results],
         "steps": [_end(shared, place) for place in places],
         "loss": [number(statistics.fmean(values)) for values in means],
@@ -137,13 +138,11 @@ def _fallback(shared: Conditions, results: Sequence[Result]) -> Row | None:
     counted = [result.entry["fallback"]["layers"] for result in results if result.fallback is not None]
     if not counted:
         return None
-    layers = {name: [layer[name] for layer in counted if name in layer] for name in counted[0]}
-    looks = min(len(shares) for every in layers.values() for shares in every)
+    layers = {name: [shares[name] for shares in counted if name in shares] for name in counted[0]}
+    looks = min(len(shares) for seeds in layers.values() for shares in seeds)
     places = even_places(looks, MOST_LOSSES)
-    return {
-        "steps": [_end(shared, place) for place in places],
-        "layers": {name: [round(statistics.fmean(shares[place] for shares in every), PLACES) for place in places] for name, every in layers.items()},
-    }
+    means = {name: [round(statistics.fmean(shares[at] for shares in seeds), PLACES) for at in places] for name, seeds in layers.items()}
+    return {"steps": [_end(shared, place) for place in places], "layers": means}
 
 
 def _run(content: Content, race: Race, result: Result) -> Row:

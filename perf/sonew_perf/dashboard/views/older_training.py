@@ -30,7 +30,8 @@ def renewed(entry: Row) -> Row:
     losses, steps = entry.get("losses"), fields.count("steps")
     if not isinstance(losses, list) or not losses or not all(loss is None or is_number(loss) for loss in losses):
         fields.refuse("losses", "a list of numbers and nulls")
-    per_element = STATE_BYTES.get(method, lambda _band: 0)
+    per_element = STATE_BYTES.get(method)
+    counted = 0 if per_element is None else per_element(band) * ELEMENTS.get(task, 0)
     return entry | {
         "label": _label(fields, method, band),
         "framework": "torch",
@@ -40,12 +41,19 @@ def renewed(entry: Row) -> Row:
         "losses_every": 1,
         "loss": entry["loss"] if "loss" in entry else _end(losses),
         "data": {"name": "MNIST", "sha256": fields.inner("images").text("sha256", "unknown")},
-        "hyper": {"lr": entry.get("lr"), **{name: str(value) for name, value in fields.inner("hyper").values.items()}},
+        "hyper": _hyper(fields) | ({"band": band} if method.startswith("sonew") else {}),
         "step_s": (fields.number("wall_s") or 0) / steps if steps else None,
         "optimizer_step_s": (fields.number("optimizer_s") or 0) / steps if steps else None,
-        "state_bytes": fields.count("state_bytes", per_element(band) * ELEMENTS.get(task, 0)),
+        "state_bytes": fields.count("state_bytes", counted),
         "fallback": None,  # a share of the last step, over all layers
     }
+
+
+def _hyper(fields: Fields) -> Row:
+    """The settings, of which the averages' decays stood in a list."""
+    hyper = fields.inner("hyper")
+    betas = hyper.numbers("betas")
+    return {**dict(zip(("beta1", "beta2"), betas, strict=False)), **hyper.scalars()}
 
 
 def _label(fields: Fields, method: str, band: int) -> str:
