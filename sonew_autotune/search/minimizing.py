@@ -188,7 +188,7 @@ def minimize(
         told: called with each new trial. hears: called with the steps and values of the trial that is under way.
 
     Returns:
-        Every trial that came to an end.
+        As many trials as were wanted, in the order in which they began; of a study with more the first.
     """
     distributions: dict[str, BaseDistribution] = {name: FloatDistribution(axis.low, axis.high, log=True) for name, axis in axes.items()}
     for point in first:
@@ -200,7 +200,7 @@ def minimize(
             trial.set_user_attr(OUTCOME, _kept(tried))  # before the state: a death in between loses nothing
             study.tell(trial, tried.value if tried.outcome == FINISHED else None, _state(tried))
         told(tried)
-    return read_trials(study, axes)
+    return read_trials(study, axes)[:trials]
 
 
 def _kept(tried: Tried) -> dict[str, Any]:

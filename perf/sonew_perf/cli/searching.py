@@ -54,17 +54,12 @@ class SearchProgress:
         """A trial came to its end."""
         self._count(trial)
         place = f"{self._name}, trial {self._trials} of {self._wanted}"
-        self.warn(f"{place}: {_settings(trial.settings)}: {_outcome(trial)}, best {self._best:.5g}")
+        best = f", best {self._best:.5g}" if math.isfinite(self._best) else ""
+        self.warn(f"{place}: {_settings(trial.settings)}: {_outcome(trial)}{best}")
 
     def warn(self, text: str) -> None:
         """A line above the bar."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _count(self, trial: Trial) -> None:
-        self._trials += 1
-        if trial.outcome == "finished" and trial.value is not None:
-            self._best = min(self._best, trial.value)
-        self._progress.update(self._task, completed=self._before + min(self._trials, self._wanted))
 
     def end(self, found: Found) -> None:
         """A variant's search ended."""
@@ -74,6 +69,12 @@ class SearchProgress:
         earlier = f"; {len(found.trials) - found.fresh} of an earlier command" if found.fresh < len(found.trials) else ""
         best = _settings({name: getattr(found.run.settings, name) for name in found.searched})
         self.warn(f"{self._name}: best loss {found.value:.5g} with {best} ({said}{earlier})")
+
+    def _count(self, trial: Trial) -> None:
+        self._trials += 1
+        if trial.outcome == "finished" and trial.value is not None:
+            self._best = min(self._best, trial.value)
+        self._progress.update(self._task, completed=self._before + self._trials)
 
 
 def _settings(settings: Mapping[str, float]) -> str:
@@ -93,8 +94,9 @@ def _pending(place: Place, found: Found) -> Path:
 
 def _keep(found: Found, entry: Entry, place: Place, label: str, device: torch.device) -> None:
     """Keep a search: in the record that the user named, in place of an earlier state of it; for the store until there are runs."""
-    if place.output is not None:
-        record = [known for known in files.read_entries(place.output) if known.get("study") != found.study]
+    record = files.read_entries(place.output) if place.output is not None else []
+    if place.output is not None and entry not in record:
+        record = [known for known in record if known.get("study") != found.study]
         about = new_run(describe_machine(device.type), arguments=sys.argv[1:], label=label)
         keep(about, [*record, entry], Place(output=place.output))
     if place.stores and found.fresh:

@@ -180,18 +180,18 @@ def search(asked: Asked, data: Data, device: torch.device, variant: tuple[str, i
     space = _space(asked, data, *variant)
     subject = _subject(space, asked, data, device)
     name, warm_up = _study_name(space.base, subject), math.ceil(PRUNE_AFTER_SHARE * space.means)
-    first = space.point(space.base.settings)
+    wanted, first = asked.search or 0, space.point(space.base.settings)
     _warn_of_clipping(space, first, report.warn)
     axes = {axis: Axis(at.low, at.high) for axis, at in space.searched.items()}
     pruning, seed = Pruning(after_trials=PRUNE_AFTER_TRIALS, after_steps=warm_up), space.base.seed
     with open_study(folder / UNFINISHED, name, sampler=SAMPLER, pruning=pruning, seed=seed, subject=subject, warn=report.warn) as study:
-        known = read_trials(study, axes)
+        known = read_trials(study, axes)[:wanted]
         report.resume([space.trial(tried) for tried in known])
         ended = minimize(
             study,
             axes,
             _trained(space, data, device),
-            trials=asked.search or 0,
+            trials=wanted,
             first=[first],
             told=lambda tried: report.trial(space.trial(tried)),
             hears=report.mean,

@@ -16,7 +16,7 @@ from tests.perf.browser.pages import PHONE, WIDE, Visit, addresses, visiting
 from tests.perf.browser.site import Site, served
 from tests.perf.dashboard.made import HOSTILE, FakeIndex, content
 
-CHARTS = {"kernel": 2, "roofline": 1, "convergence": 1}
+CHARTS = {"kernel": 2, "roofline": 1, "convergence": 2}
 HEADINGS = {
     "overview": "Overview",
     "comparisons": "Compare",

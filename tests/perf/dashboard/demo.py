@@ -105,9 +105,8 @@ def training(rng: random.Random, run: Run) -> list[dict[str, Any]]:
                     losses[30:] = [None] * 20
                 found = a_training(run, method, band, rate, seed, losses, loss=None if lost else low)
                 if band is not None:
-                    found["fallback"] = {
-                        "layers": {f"{2 * layer}.weight": [rng.random() / (layer + 2) for _ in losses] for layer in range(10)}
-                    }
+                    layers = {f"{2 * layer}.weight": [rng.random() / (layer + 2) for _ in losses] for layer in range(10)}
+                    found["fallback"] = {"layers": layers}
                 entries.append(found)
     older = [90.0 * 2.718 ** (-step / 75) + 67 for step in range(300)]
     told = {"kind": "training run", "task": "autoencoder", "lr": 3.6e-3, "steps": 300, "batch": 1000, "wall_s": 44.8, "optimizer_s": 1.8}

@@ -126,9 +126,7 @@ def a_training(
     run: Run, method: str, band: int | None, lr: float, seed: int, losses: Sequence[float | None], **fields: Any
 ) -> dict[str, Any]:
     """An entry of a training run with a mean loss of every 60 steps."""
-    hyper = {"lr": lr, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8} | (
-        {} if band is None else {"band": band, "chain": "tensor", "eps_rel": 0.0}
-    )
+    own = {} if band is None else {"band": band, "chain": "tensor", "eps_rel": 0.0}
     told: dict[str, Any] = {
         "kind": "training run",
         "task": "autoencoder",
@@ -143,7 +141,7 @@ def a_training(
         "seed": seed,
         "steps": 60 * len(losses),
         "batch": 1000,
-        "hyper": hyper,
+        "hyper": {"lr": lr, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, **own},
         "data": {"name": "MNIST", "examples": 60000, "sha256": "ba" * 32},
         "load_before": 0.5,
         "loss": losses[-1],

@@ -28,15 +28,9 @@ def lines(*entries: dict[str, Any]) -> list[dict[str, Any]]:
 
 def older(method: str, rate: float, seed: int, loss: float | str | None, **more: Any) -> dict[str, Any]:
     """A training entry of three steps, as they were recorded until 2026-11-23."""
-    base = {
-        "kind": "training run",
-        "task": "autoencoder",
-        "method": method,
-        "band": 1 if method == "sonew" else 0,
-        "lr": rate,
-        "seed": seed,
-    }
-    base |= {"steps": 3, "batch": 1000, "run": RUN.id, "hyper": {"betas": [0.9, 0.99], "eps": 1e-8}}
+    band = 1 if method == "sonew" else 0
+    base = {"kind": "training run", "task": "autoencoder", "method": method, "band": band, "lr": rate, "seed": seed, "steps": 3}
+    base |= {"batch": 1000, "run": RUN.id, "hyper": {"betas": [0.9, 0.99], "eps": 1e-8}}
     return {**base, "loss": loss, "losses": [9.0, 5.0, loss], "wall_s": 6.0, "optimizer_s": 1.5, **more}
 
 
@@ -103,10 +97,10 @@ def test_columns_that_fell_back_are_the_mean_over_the_seeds_layer_by_layer() -> 
     assert plain["fallback"] is None
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [{"losses": [1.0, "x"]}, {"losses_every": 0}, {"step_s": None}, {"data": None}, {"fallback": {"layers": [1]}}, {"losses": None}],
-)
+BROKEN = ({"losses": [1.0, "x"]}, {"losses": None}, {"losses_every": 0}, {"step_s": None}, {"data": None}, {"fallback": {"layers": [1]}})
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_an_entry_that_lacks_what_a_curve_needs_is_left_out(broken: dict[str, Any]) -> None:
     assert races(sonew(0, [9.0, 8.0]) | broken) == []
     assert len(lines(sonew(0, [9.0, 8.0]) | broken, adam(0, [9.0, 8.0]))) == 1

@@ -176,6 +176,7 @@ def test_an_interrupted_search_goes_on_and_a_larger_one_takes_over_a_smaller(tmp
     assert third.runs == []
     larger = _search(tmp_path, search=6)
     assert (larger.trials[:5], larger.fresh, larger.study) == (found.trials, 1, found.study)
+    assert _search(tmp_path).trials == found.trials  # a smaller budget is what it says, whatever else is known
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -309,22 +310,8 @@ def test_a_search_that_was_interrupted_later_is_still_handed_to_the_store(
 def test_the_command_searches_trains_and_keeps_both_in_one_record(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SONEW_PERF_STORE", str(tmp_path / "perf"))
     path = tmp_path / "x.json"
-    arguments = [
-        "train",
-        "--data",
-        str(folder),
-        "--method",
-        "sonew",
-        "--batch",
-        "20",
-        "--steps",
-        "4",
-        "--search",
-        "2",
-        "--ranges",
-        "narrow",
-    ]
-    done = CliRunner().invoke(app, [*arguments, "--output", str(path)])
+    how = ["--method", "sonew", "--batch", "20", "--steps", "2", "--lr-rule", "constant", "--search", "2", "--ranges", "narrow"]
+    done = CliRunner().invoke(app, ["train", "--data", str(folder), *how, "--output", str(path)])
     assert done.exit_code == 0, done.output
     searched, run = files.read_entries(path)
     assert (searched["kind"], run["kind"]) == ("training search", "training run")

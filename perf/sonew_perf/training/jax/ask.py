@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sonew.errors import InvalidConfigError
 from sonew_perf.errors import MeasurementError
 from sonew_perf.jax.ask import ENVIRONMENT, ONLY_CPU
 from sonew_perf.process import ROOT
@@ -35,41 +36,40 @@ def train_in_jax(run: Run, data: Data, device_type: str, *, told: Told = lambda 
         told: hears of each mean loss, with its number from 0; what it raises ends the run and its process.
 
     Returns:
-        The result's part of an entry, as `training.loop.train` gives it; `fallback` is null.
+        The result's part of an entry, as `training.loop.train` gives it; `fallback` is null, times are those of `jax.loop.train`.
 
     Raises:
-        InvalidConfigError: what JAX does not train (`request.check_trains_in_jax`).
+        InvalidConfigError: what JAX does not train (`request.check_trains_in_jax`), or a setting that the method refuses.
+        DataError: the data does not fill a batch.
         MeasurementError: the process ended without a result.
     """
-    check_trains_in_jax(run.method, run.band, run.precision, device_type)
+    check_trains_in_jax(run, device_type)
     asked = Training(run=run, device=device_type, every=mean_every(TASKS[run.task], data, run.batch))
     with tempfile.TemporaryDirectory() as folder:
-        values, said = Path(folder) / "values.npy", Path(folder) / "stderr"
+        values, errors = Path(folder) / "values.npy", Path(folder) / "errors"
         np.save(values, data.values, allow_pickle=False)
-        command = [sys.executable, "-m", "sonew_perf.training.jax.loop", asked.to_json(), str(values)]
-        with said.open("w") as errors, _started(command, device_type, errors) as process:
-            result = _hear(process, told)
-            status = process.wait()
-        if result is None or status != 0:
-            lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            msg = f"training {run.label} in JAX ended with status {status} and no result: {lines[-1] if lines else 'it said nothing'}"
+        with errors.open("w") as file, _started([asked.to_json(), str(values)], device_type, file) as process:
+            answer = _hear(process, told)
+        if "result" not in answer:
+            last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            reason = answer.get("failed") or "".join(last) or "it said nothing"
+            if answer.get("refused"):
+                raise InvalidConfigError(reason)
+            msg = f"the process that trains {run.label} ended with status {process.returncode} and without a result: {reason}"
             raise MeasurementError(msg)
-    return result | {"loss": _digits(result["loss"]), "losses": [_digits(loss) for loss in result["losses"]]}
-
-
-def _digits(loss: float | None) -> float | None:
-    return None if loss is None else finite(loss)
+    result: Entry = answer["result"]
+    losses = [None if loss is None else finite(loss) for loss in (result["loss"], *result["losses"])]
+    return result | {"loss": losses[0], "losses": losses[1:]}
 
 
 @contextmanager
-def _started(command: list[str], device_type: str, errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own; it does not outlive the block."""
+def _started(arguments: list[str], device_type: str, errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """The process, in a session of its own; an exception in the block ends it, else it has ended by itself."""
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment = inherited | ENVIRONMENT | (ONLY_CPU if device_type == "cpu" else {})
     with subprocess.Popen(  # noqa: S603  # our own module
-        command,
+        [sys.executable, "-m", "sonew_perf.training.jax.loop", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=inherited | ENVIRONMENT | (ONLY_CPU if device_type == "cpu" else {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -78,18 +78,22 @@ def _started(command: list[str], device_type: str, errors: IO[str]) -> Iterator[
     ) as process:
         try:
             yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        except BaseException:  # Ctrl-C does not reach a session of its own
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
-def _hear(process: subprocess.Popen[str], told: Told) -> dict[str, Any] | None:
-    """Pass on the mean losses; the result, None where the process ended before it."""
+def _hear(process: subprocess.Popen[str], told: Told) -> dict[str, Any]:
+    """Pass on the mean losses, to the process's end; its last answer, {} where there is none but those."""
     assert process.stdout is not None  # noqa: S101  # it is a pipe
+    last: dict[str, Any] = {}
     for line in process.stdout:
-        answer = json.loads(line)
-        if "result" in answer:
-            result: dict[str, Any] = answer["result"]
-            return result
-        told(answer["mean"], math.nan if answer["loss"] is None else answer["loss"])
-    return None
+        try:
+            answer = json.loads(line)
+        except ValueError:  # cut short: the process was killed
+            continue
+        if "mean" in answer:
+            told(answer["mean"], math.nan if answer["loss"] is None else answer["loss"])
+        else:
+            last = answer
+    return last

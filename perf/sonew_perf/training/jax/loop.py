@@ -1,7 +1,7 @@
 """Training one run in JAX: what its process does.
 
-Run as `python -m sonew_perf.training.jax.loop REQUEST VALUES`: the request as JSON text, the data as an .npy file. It prints a JSON line
-per mean loss, {"mean": NUMBER, "loss": LOSS or null}, and at the end {"result": ...}.
+Run as `python -m sonew_perf.training.jax.loop REQUEST VALUES`: the request as JSON text, the data as an .npy file. It prints a line of
+JSON per mean loss, {"mean": NUMBER, "loss": LOSS or null}, and at the end {"result": ...} or {"failed": REASON, "refused": BOOL}.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from sonew.errors import InvalidConfigError
+from sonew_perf.entries import in_one_line
 from sonew_perf.jax.timing import PLATFORMS
 from sonew_perf.training.jax import autoencoder
 from sonew_perf.training.jax.methods import BUILD, describe_plans, state_bytes
@@ -29,98 +30,131 @@ from sonew_perf.training.schedule import RULES
 from sonew_perf.training.tasks.autoencoder import weights
 from sonew_perf.training.tasks.data import batches, steps_per_epoch
 
-Told = Callable[[int, float], None]
 
+class Stepper:
+    """A run's model and optimizer, and the two programs of a step: the gradient, and the update of parameters and state.
 
-class Programs:
-    """The two programs of a step, compiled before the first one.
+    Both are compiled when it is made, for these shapes: nothing compiles while steps are timed, and nothing can compile twice.
+
+    Args:
+        run: what is trained. values: uint8 (examples, 784), on the device.
 
     Attributes:
-        params, state: what is trained, and the optimizer's state; each step gives its arrays to the next.
+        params: weight (out, in) and bias (out,), layer by layer. state: of the optimizer. Both are donated to the next step.
     """
 
     def __init__(self, run: Run, values: jax.Array) -> None:
-        tx = BUILD[run.method](run.settings, run.precision)
-        dtype = jnp.bfloat16 if run.precision == "bf16" else jnp.float32
+        transform = BUILD[run.method](run.settings, run.precision)
         self._values = values
-        self.params = [jnp.asarray(drawn, dtype) for drawn in weights(run.seed)]
-        self.state = jax.tree.map(jnp.copy, tx.init(self.params))  # equal leaves may be one array, which cannot be donated twice
+        self.params: Any = [jnp.asarray(drawn, jnp.bfloat16 if run.precision == "bf16" else jnp.float32) for drawn in weights(run.seed)]
+        self.state: Any = jax.tree.map(jnp.copy, transform.init(self.params))  # equal leaves may be one array: not to be donated twice
 
-        def slope(params: Any, values: Any, chosen: Any) -> Any:
-            return jax.value_and_grad(autoencoder.loss)(params, values[chosen])
+        def slope(params: Any, values: jax.Array, chosen: jax.Array) -> tuple[jax.Array, Any]:  # noqa: ANN401  # a tree
+            loss, grads = jax.value_and_grad(autoencoder.loss)(params, values[chosen])
+            return loss, grads
 
-        def update(params: Any, state: Any, grads: Any, rate: Any) -> Any:
-            updates, state = tx.update(grads, state, params)
-            return jax.tree.map(lambda param, by: (param + rate * by).astype(param.dtype), params, updates), state
+        def update(params: Any, state: Any, grads: Any, rate: jax.Array) -> tuple[Any, Any]:  # noqa: ANN401  # trees
+            moves, state = transform.update(grads, state, params)
+            return jax.tree.map(lambda param, move: (param + rate * move).astype(param.dtype), params, moves), state
 
-        chosen = jax.ShapeDtypeStruct((run.batch,), jnp.int32)
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
+        chosen, rate = jax.ShapeDtypeStruct((run.batch,), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
         self._slope = jax.jit(slope).lower(self.params, values, chosen).compile()
         self._update = jax.jit(update, donate_argnums=(0, 1)).lower(self.params, self.state, self.params, rate).compile()
 
-    def slope(self, chosen: np.ndarray) -> Any:
-        loss, grads = self._slope(self.params, self._values, jnp.asarray(chosen, jnp.int32))
-        return loss, jax.block_until_ready(grads)
+    def slope(self, chosen: np.ndarray) -> tuple[jax.Array, Any]:
+        """Loss and gradients of the chosen examples, when they are there."""
+        made: tuple[jax.Array, Any] = jax.block_until_ready(self._slope(self.params, self._values, jnp.asarray(chosen, jnp.int32)))
+        return made
 
-    def update(self, grads: Any, rate: float) -> None:
+    def update(self, grads: Any, rate: float) -> None:  # noqa: ANN401  # a tree
+        """Move the parameters; ends when they are there."""
         self.params, self.state = jax.block_until_ready(self._update(self.params, self.state, grads, jnp.float32(rate)))
 
 
-def train(asked: Training, values: np.ndarray, told: Told) -> dict[str, Any]:
+def train(asked: Training, values: np.ndarray, told: Callable[[int, float], None]) -> dict[str, Any]:
+    """Train once.
+
+    Args:
+        asked: the request. values: uint8 (examples, 784). told: hears of each mean loss, with its number from 0.
+
+    Returns:
+        What `training.loop.train` returns, losses with all their digits. The host waits for the gradients and for the update of every
+        step: `step_s` is from a step's first call to its new parameters, `optimizer_step_s` the update's part. Compilation is in neither.
+    """
     run = asked.run
-    device = jax.devices(PLATFORMS[asked.device])[0]
-    with jax.default_device(device):
-        on_device = jax.device_put(values, device)
-        programs = Programs(run, on_device)
-        per_epoch, rate = steps_per_epoch(len(values), run.batch), RULES[run.lr_rule]
-        means: list[float] = []
-        window: list[Any] = []
-        steps, inside = [], []
-        for step, chosen in enumerate(batches(len(values), run.batch, run.steps, run.seed)):
-            start = time.perf_counter()
-            loss, grads = programs.slope(chosen)
-            middle = time.perf_counter()
-            programs.update(grads, run.settings.lr * rate(step, run.schedule_steps, per_epoch))
-            end = time.perf_counter()
-            steps.append(end - start)
-            inside.append(end - middle)
-            window.append(loss)
-            if len(window) == asked.every or step == run.steps - 1:
-                means.append(float(np.mean(jax.device_get(window))))
-                window.clear()
-                told(len(means) - 1, means[-1])
-                if not math.isfinite(means[-1]):
-                    break
+    with jax.default_device(jax.devices(PLATFORMS[asked.device])[0]):
+        on_device = jnp.asarray(values)
+        stepper = Stepper(run, on_device)
+        means, times = _steps(stepper, asked, len(values), told)
         expected = -(-run.steps // asked.every)
         whole = len(means) == expected and math.isfinite(means[-1])
-        result = autoencoder.evaluate(programs.params, on_device) if whole else math.nan
+        result = autoencoder.evaluate(stepper.params, on_device) if whole else math.nan
     return {
-        "loss": result if math.isfinite(result) else None,
-        "losses": [mean if math.isfinite(mean) else None for mean in means] + [None] * (expected - len(means)),
+        "loss": _number(result),
+        "losses": [_number(mean) for mean in means] + [None] * (expected - len(means)),
         "losses_every": asked.every,
-        "wall_s": round(sum(steps), 4),
-        "optimizer_s": round(sum(inside), 4),
-        "step_s": round(statistics.median(steps), 6),
-        "optimizer_step_s": round(statistics.median(inside), 6),
-        "state_bytes": state_bytes(programs.state),
+        **_read(times),
+        "state_bytes": state_bytes(stepper.state),
         "fallback": None,
         "plans": describe_plans(run, asked.device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def say(line: dict[str, Any]) -> None:
-    """Print a line for the process that asked."""
-    print(json.dumps(line, allow_nan=False), flush=True)
+def _steps(
+    stepper: Stepper, asked: Training, examples: int, told: Callable[[int, float], None]
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Every step, or those until a mean loss is not finite: the mean losses, and the seconds of each gradient and update."""
+    run, rate, per_epoch = asked.run, RULES[asked.run.lr_rule], steps_per_epoch(examples, asked.run.batch)
+    means: list[float] = []
+    window: list[jax.Array] = []
+    times: list[tuple[float, float]] = []
+    for step, chosen in enumerate(batches(examples, run.batch, run.steps, run.seed)):
+        start = time.perf_counter()
+        loss, grads = stepper.slope(chosen)
+        middle = time.perf_counter()
+        stepper.update(grads, run.settings.lr * rate(step, run.schedule_steps, per_epoch))
+        times.append((middle - start, time.perf_counter() - middle))
+        window.append(loss)
+        if len(window) == asked.every or step == run.steps - 1:
+            means.append(float(np.mean(jax.device_get(window))))
+            window.clear()
+            told(len(means) - 1, means[-1])
+            if not math.isfinite(means[-1]):
+                break
+    return means, times
+
+
+def _read(times: list[tuple[float, float]]) -> dict[str, float]:
+    """As `clock.StepClock.read`, which is torch's."""
+    steps, updates = [sum(both) for both in times], [update for _, update in times]
+    return {
+        "wall_s": round(sum(steps), 4),
+        "optimizer_s": round(sum(updates), 4),
+        "step_s": round(statistics.median(steps), 6),
+        "optimizer_step_s": round(statistics.median(updates), 6),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def main(request: str, values: str) -> None:
     """Answer one request."""
-
-    def told(mean: int, loss: float) -> None:
-        say({"mean": mean, "loss": loss if math.isfinite(loss) else None})
-
-    say({"result": train(Training.from_json(request), np.load(values, allow_pickle=False), told)})
+    try:
+        asked, pixels = Training.from_json(request), np.load(values, allow_pickle=False)
+        result = train(asked, pixels, lambda mean, loss: _say({"mean": mean, "loss": _number(loss)}))
+    except Exception as error:
+        refused = isinstance(error, InvalidConfigError)
+        _say({"failed": str(error) if refused else in_one_line(error), "refused": refused})
+        raise
+    _say({"result": result})
 
 
 if __name__ == "__main__":

@@ -52,29 +52,31 @@ class Training:
         return cls(run=made, device=fields["device"], every=fields["every"])
 
 
-def check_trains_in_jax(method: str, band: int | None, precision: str, device: str) -> None:
+def check_trains_in_jax(run: Run, device: str) -> None:
     """Refuse what JAX does not train.
 
     Args:
-        method: key of `methods.METHODS`. band: of SONew, else None. precision: key of `methods.PRECISIONS`. device: "cpu" or "cuda".
+        run: what is asked for. device: "cpu" or "cuda".
 
     Raises:
-        InvalidConfigError: JAX is not installed, optax has no such method, it does not come in this precision, or XLA would take
-            minutes to compile this band.
+        InvalidConfigError: JAX is not installed; neither ours nor optax's is this method; it does not come in this precision; an idea that
+            is tried in torch alone; or a band that XLA takes minutes to compile.
     """
     if "not installed" in (installed_version("jax"), installed_version("optax")):
         msg = f"framework='jax' is not allowed here: {NO_JAX}."
         raise InvalidConfigError(msg)
-    if method not in PRECISIONS:
-        msg = f"method={method!r} is not allowed with framework='jax': optax has it not, it must be one of {list(PRECISIONS)}. Pass --framework torch."
-        raise InvalidConfigError(msg)
-    if precision not in PRECISIONS[method]:
-        allowed = list(PRECISIONS[method])
-        msg = f"precision={precision!r} is not allowed with {method} in JAX: it must be one of {allowed}. Pass --precision fp32, or --framework torch."
-        raise InvalidConfigError(msg)
-    if band is not None and band > LARGEST_XLA_BAND and device == "cpu":
+    _require("method", run.method, list(PRECISIONS))
+    _require("precision", run.precision, list(PRECISIONS[run.method]), f"--precision {PRECISIONS[run.method][0]} or ")
+    _require("idea", run.settings.idea, ["none"], "--set idea=none or ")
+    if run.band is not None and run.band > LARGEST_XLA_BAND and device == "cpu":
         msg = (
-            f"band={band} is not allowed with framework='jax' on a CPU: it must be at most {LARGEST_XLA_BAND}, XLA takes minutes to compile "
-            f"wider ones. Pass --band {LARGEST_XLA_BAND}, --framework torch or --device cuda."
+            f"band={run.band} is not allowed with framework='jax' on a CPU: it must be at most {LARGEST_XLA_BAND}, XLA takes minutes to "
+            f"compile wider ones. Pass --band {LARGEST_XLA_BAND}, --framework torch or --device cuda."
         )
+        raise InvalidConfigError(msg)
+
+
+def _require(name: str, value: str, allowed: list[str], fix: str = "") -> None:
+    if value not in allowed:
+        msg = f"{name}={value!r} is not allowed with framework='jax': it must be one of {allowed}. Pass {fix}--framework torch."
         raise InvalidConfigError(msg)
