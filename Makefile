@@ -59,8 +59,8 @@ docs: $(STAMP) ## write the API reference from the docstrings into build/api; a 
 	@echo build/api/index.html
 
 static: $(STAMP) ## compile and rank for every GPU target anew, after a change of the kernels: half an hour on 2 cores
-	@rm -f $(TUNED)/static-*.json; for target in $(TARGETS); do \
-		.venv/bin/sonew-autotune run --target $$target --store $(TUNED)/static-$$(echo $$target | tr : -).json $(STATIC) $(ARGS) || exit 1; \
+	@for target in $(TARGETS); do store=$(TUNED)/static-$$(echo $$target | tr : -).json; rm -f $$store; \
+		.venv/bin/sonew-autotune run --target $$target --store $$store $(STATIC) $(ARGS) || exit 1; \
 	done; rm -f $(TUNED)/*.lock; .venv/bin/python -m sonew_autotune.compiler.shipping $(TUNED)/static-*.json
 
 lint: $(STAMP) ## formatter, linter and types only

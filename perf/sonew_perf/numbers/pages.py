@@ -15,7 +15,7 @@ from sonew_perf.numbers.catalog import SOURCES, Source
 from sonew_perf.numbers.markers import Marked, fill, find
 from sonew_perf.numbers.record import read
 
-PATTERNS: Final = ("README.md", "*/README.md", "*/*/README.md")
+PATTERNS: Final = ("README.md", "*/README.md", "*/*/README.md", "*/*/*/README.md")
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _told(found: Race, command: str) -> str:
     made = f"`{command}`. " if command else ""
     told = (
         f"{made}{shared.data}, {length}, batch {shared.batch}. {facts(quiet, packages)}{busy}. Each method at its best settings; final "
-        "loss: mean over the seeds, with their range; times: the least of the medians of its runs."
+        "loss: mean over the seeds, with their range; times: the least medians over the runs."
     )
     if not targets:
         return told

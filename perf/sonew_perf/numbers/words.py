@@ -22,7 +22,7 @@ MODELS: Final[Mapping[str, str]] = {
 
 def number(value: float) -> str:
     """Three digits, at most two of them behind the point."""
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+    return f"{value:.{2 if round(value, 2) < 10 else 1 if round(value, 1) < 100 else 0}f}"
 
 
 def percent(share: float, decimals: int = 0) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 
 from sonew import reference
 from sonew.config import Hyper, chain_length
+from sonew.errors import InvalidConfigError
 from sonew.torch import SONew
 from sonew_perf.training.settings import Settings
 
@@ -139,9 +140,18 @@ class AveragedAfter(SONew):
 
 
 def build(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer of `settings.idea`, in float32 over all parameters."""
+    """The optimizer of `settings.idea`, in float32 over all parameters.
+
+    Raises:
+        InvalidConfigError: a setting beside it that the ideas do not take.
+    """
+    plain = Settings()
+    for name in ("weight_decay", "eps_rel", "gamma", "graft", "layers"):
+        if (value := getattr(settings, name)) != getattr(plain, name):
+            msg = f"{name}={value!r} is not allowed beside idea={settings.idea!r}: it must be {getattr(plain, name)!r}. Leave it out."
+            raise InvalidConfigError(msg)
+    rates: dict[str, Any] = {"eps": settings.eps, "band": settings.band, "chain": settings.chain}
     if settings.idea == "averaged-after":
-        own = {"betas": (0.0, settings.beta2), "eps": settings.eps, "band": settings.band, "chain": settings.chain}
-        return AveragedAfter(model.parameters(), settings.lr, settings.beta1, **own)
-    hyper = Hyper(lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, band=settings.band, chain=settings.chain)  # type: ignore[arg-type]  # Hyper checks it
+        return AveragedAfter(model.parameters(), settings.lr, settings.beta1, betas=(0.0, settings.beta2), **rates)
+    hyper = Hyper(lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, **rates)
     return Changed(model.parameters(), settings.idea, hyper)

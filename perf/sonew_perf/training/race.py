@@ -2,8 +2,10 @@
 
 The target is read off the curves of the recorded training losses: the mean over the seeds of the baseline's last one, at its best settings.
 A run is there where its curve is first at or below the target; each mean stands at its window's end, and lines join them. The baseline
-itself is there where the mean of its seeds' curves is. A step's seconds are the least of the medians of a method's runs: other work on the
-machine only adds to them.
+itself is there where the mean of its seeds' curves is.
+
+Other work on the machine only adds to times. So the optimizer's seconds are the least of the medians of a method's runs, and the rest of a
+step, which is the same work for every method of a framework and precision, the least over all of them.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Method:
         label: as tables name it. name: key of `methods.METHODS`.
         grid: its learning rates, the other settings as at the best one.
         results: at the best settings, by seed.
-        step_s, optimizer_step_s: seconds of a step, and of the optimizer in it. state_bytes: of the optimizer.
+        step_s, optimizer_step_s: seconds of a step, and of the optimizer in it (see above). state_bytes: of the optimizer.
         fallback: the largest share of a layer's columns that fell back at the end of a run; None where nobody counted.
     """
 
@@ -122,15 +124,25 @@ def _best(results: Sequence[Result]) -> tuple[Curve, tuple[Result, ...]]:
     return grid, tuple(sorted((result for result in family if result.lr == grid.best.lr), key=lambda result: result.seed))
 
 
-def _method(results: Sequence[Result]) -> Method:
+def _gradient_s(results: Iterable[Result]) -> dict[tuple[str, str], float]:
+    """Seconds of a step without its optimizer, by framework and precision."""
+    least: dict[tuple[str, str], float] = {}
+    for result in results:
+        kind, own = (result.framework, result.precision), result.step_s - result.optimizer_step_s
+        least[kind] = min(own, least.get(kind, own))
+    return least
+
+
+def _method(results: Sequence[Result], gradient_s: Mapping[tuple[str, str], float]) -> Method:
     grid, chosen = _best(results)
+    optimizer_s = min(result.optimizer_step_s for result in results)
     return Method(
         label=grid.label,
         name=grid.method,
         grid=grid,
         results=chosen,
-        step_s=min(result.step_s for result in results),
-        optimizer_step_s=min(result.optimizer_step_s for result in results),
+        step_s=gradient_s[chosen[0].framework, chosen[0].precision] + optimizer_s,
+        optimizer_step_s=optimizer_s,
         state_bytes=max(result.state_bytes for result in chosen),
         fallback=max((result.fallback for result in chosen if result.fallback is not None), default=None),
     )
@@ -161,7 +173,8 @@ def _race(conditions: Conditions, results: Sequence[Result]) -> Race:
     by_label: dict[str, list[Result]] = {}
     for result in results:
         by_label.setdefault(result.label, []).append(result)
-    methods = [_method(members) for members in by_label.values()]
+    gradient_s = _gradient_s(results)
+    methods = [_method(members, gradient_s) for members in by_label.values()]
     baselines = {
         method.results[0].framework: method for method in methods if method.name == BASELINE and method.results[0].precision == "fp32"
     }

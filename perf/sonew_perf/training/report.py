@@ -12,7 +12,7 @@ from sonew_perf.tables import MEBI, plain_table, titled
 from sonew_perf.training.race import Method, Race, Share, Standing
 from sonew_perf.training.summary import Cell, Curve
 
-NOTES: Final = "Mean over the seeds (range). ms: least median of a method's runs, as other work only adds to it."
+NOTES: Final = "Mean over the seeds (range). ms: least medians over the runs, as other work only adds to them."
 
 
 def _number(loss: float) -> str:

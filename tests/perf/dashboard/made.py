@@ -127,6 +127,7 @@ def a_training(
 ) -> dict[str, Any]:
     """An entry of a training run with a mean loss of every 60 steps."""
     own = {} if band is None else {"band": band, "chain": "tensor", "eps_rel": 0.0}
+    optimizer_s = 0.02 if band is None else 0.02 * (band + 1)
     told: dict[str, Any] = {
         "kind": "training run",
         "task": "autoencoder",
@@ -147,8 +148,8 @@ def a_training(
         "loss": losses[-1],
         "losses": list(losses),
         "losses_every": 60,
-        "step_s": 0.15 if band is None else 0.16,
-        "optimizer_step_s": 0.003 if band is None else 0.002 * (band + 2),
+        "step_s": 0.08 + optimizer_s,
+        "optimizer_step_s": optimizer_s,
         "state_bytes": 4 * 2837314 * (2 if band is None else band + 2),
         "fallback": None,
         "plans": [],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,11 +35,11 @@ def older(method: str, rate: float, seed: int, loss: float | str | None, **more:
     return {**base, "loss": loss, "losses": [9.0, 5.0, loss], "wall_s": 6.0, "optimizer_s": 1.5, **more}
 
 
-def sonew(seed: int, losses: list[float | None], rate: float = 0.1, **more: Any) -> dict[str, Any]:
+def sonew(seed: int, losses: Sequence[float | None], rate: float = 0.1, **more: Any) -> dict[str, Any]:
     return a_training(RUN, "sonew", 1, rate, seed, losses, **more)
 
 
-def adam(seed: int, losses: list[float | None], rate: float = 0.1, **more: Any) -> dict[str, Any]:
+def adam(seed: int, losses: Sequence[float | None], rate: float = 0.1, **more: Any) -> dict[str, Any]:
     return a_training(RUN, "adam", None, rate, seed, losses, **more)
 
 
@@ -54,7 +55,7 @@ def test_a_line_is_the_mean_over_the_seeds_with_their_range_each_mean_at_its_win
 def test_shares_are_of_what_adam_needs_to_its_own_end() -> None:
     ours, theirs = lines(sonew(0, [100.0, 0.0]), adam(0, [100.0, 52.0]), adam(1, [90.0, 48.0]))
     assert (ours["baseline"], ours["reached"]) == ("Adam", 90.0)  # half of the way from 60 to 120 steps, where it is at 50
-    assert {name: share["mean"] for name, share in ours["shares"].items()} == {"steps": 0.75, "wall": 0.8, "optimizer": 1.5}
+    assert {name: share["mean"] for name, share in ours["shares"].items()} == {"steps": 0.75, "wall": 0.9, "optimizer": 1.5}
     assert theirs["shares"]["optimizer"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     (race,) = races(sonew(0, [100.0, 0.0]), adam(0, [100.0, 52.0]), adam(1, [90.0, 48.0]))
     assert race["baselines"] == [{"label": "Adam", "loss": 50.0}]
@@ -67,10 +68,10 @@ def test_who_never_gets_there_has_no_share_and_without_adam_nobody_has() -> None
     assert (alone["baselines"], alone["lines"][0]["baseline"]) == ([], None)
 
 
-def test_seconds_of_a_step_are_the_least_median_of_the_method() -> None:
+def test_seconds_are_the_least_of_the_optimizer_and_of_the_rest() -> None:
     best, other = lines(sonew(0, [3.0], step_s=0.2, optimizer_step_s=0.04), sonew(0, [4.0], rate=0.2, step_s=0.1, optimizer_step_s=0.05))
     assert (best["lr"], best["best"], other["lr"], other["best"]) == (0.1, True, 0.2, False)
-    assert {(line["seconds_per_step"], line["optimizer_seconds_per_step"]) for line in (best, other)} == {(0.1, 0.04)}
+    assert {(line["seconds_per_step"], line["optimizer_seconds_per_step"]) for line in (best, other)} == {(0.09, 0.04)}
 
 
 def test_only_what_may_be_compared_is_in_one_race_and_the_fullest_comes_first() -> None:

@@ -35,9 +35,9 @@ def test_a_race_is_a_table_of_what_each_method_ends_at_costs_and_needs_to_adams_
     ours, adams = _rows(text)
     settings = "beta1 0.9, beta2 0.99, eps 1e-8"
     assert ours[:3] == ["SONew band 1", f"lr 6.2e-3, {settings}", "**40.50** (40.00 to 41.00, 2 seeds)"]
-    assert ours[3:] == ["160", "6.00", "32", "75 %", "80 %", "150 %", "[record](ours.json)"]
+    assert ours[3:] == ["120", "40.0", "32", "75 %", "90 %", "150 %", "[record](ours.json)"]
     assert adams[:3] == ["Adam", f"lr 4.14e-3, {settings}", "50.00 (48.00 to 52.00, 2 seeds)"]
-    assert adams[3:] == ["150", "3.00", "22", "100 %", "100 %", "100 %", "[record](adam.json)"]
+    assert adams[3:] == ["100", "20.0", "22", "100 %", "100 %", "100 %", "[record](adam.json)"]
     told = " ".join(text.partition("|")[0].split())
     assert told.startswith("`sonew-perf train`. MNIST, 120 steps, batch 1000. Some CPU, 1 thread, torch 3, Python 3.12, 20")
     assert "load average before the runs 0.50 to 2.50 (median 1.50)" in told
@@ -46,10 +46,10 @@ def test_a_race_is_a_table_of_what_each_method_ends_at_costs_and_needs_to_adams_
 
 
 def test_far_more_is_a_multiple_and_who_never_gets_there_or_diverged_is_named_so() -> None:
-    slow = _entry("sonew", 4, 1e-2, 0, 100.0, 0.0, optimizer_step_s=0.3)
+    slow = _entry("sonew", 4, 1e-2, 0, 100.0, 0.0, step_s=0.48, optimizer_step_s=0.4)
     late, lost = _entry("sonew", 1, 1e-2, 0, 100.0, 50.5), _entry("sonew", 0, 1e-2, 0, 100.0, None)
     rows = _rows(race.race(ADAM, _record("more.json", late, slow, lost)))
-    assert [(row[0], row[6], row[8]) for row in rows[:1]] == [("SONew band 4", "75 %", "75.0 x")]
+    assert [(row[0], row[6], row[8]) for row in rows[:1]] == [("SONew band 4", "75 %", "15.0 x")]
     assert [(row[0], row[2], row[6:9]) for row in rows if row[0] in {"SONew band 0", "SONew band 1"}] == [
         ("SONew band 1", "50.50 (1 seed)", ["never"] * 3),
         ("SONew band 0", "diverged (1 seed)", ["never"] * 3),
@@ -81,6 +81,6 @@ def test_one_race_is_asked_for_and_one_is_shown() -> None:
 def test_numbers_for_a_sentence() -> None:
     named: dict[str, Any] = {"label": "SONew band 1", "steps": 120}
     assert race.loss(ADAM, OURS, **named) == "40.50"
-    assert [race.share(ADAM, OURS, of=name, **named) for name in ("steps", "wall", "optimizer")] == ["75 %", "80 %", "150 %"]
+    assert [race.share(ADAM, OURS, of=name, **named) for name in ("steps", "wall", "optimizer")] == ["75 %", "90 %", "150 %"]
     with pytest.raises(RecordError, match=r"no method 'Lion'; it has \['Adam', 'SONew band 1'\]"):
         race.loss(ADAM, OURS, label="Lion")

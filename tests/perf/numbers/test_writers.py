@@ -34,7 +34,10 @@ def _record(*entries: Entry) -> Record:
     return Record("some.json", entries, "[record](some.json)")
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.634, "0.63"), (7.3817, "7.38"), (13.651, "13.7"), (444.97, "445"), (1190.0, "1190")])
+TIMES = [(0.634, "0.63"), (7.3817, "7.38"), (9.996, "10.0"), (13.651, "13.7"), (99.97, "100"), (444.97, "445"), (1190.0, "1190")]
+
+
+@pytest.mark.parametrize(("value", "text"), TIMES)
 def test_times_have_three_digits(value: float, text: str) -> None:
     assert words.number(value) == text
 

@@ -42,7 +42,8 @@ function renderConvergence(place, data, here, meta) {
   });
   const key = chart.element.querySelector(".key");
   const standings = dataTable({ caption: "The race", first: "final", columns: standingColumns(() => raceOf(route().query)), limit: 100 });
-  const trained = dataTable({ caption: "Training runs", first: "loss", columns: trainingColumns(() => route().query.get("all") === "1"), limit: 20, parameter: "runs" });
+  const all = () => route().query.get("all") === "1";
+  const trained = dataTable({ caption: "Training runs", first: "loss", columns: trainingColumns(all), limit: 20, parameter: "runs" });
   const fell = h("div");
   const said = h("p", { class: "muted" });
   place.append(
@@ -53,9 +54,9 @@ function renderConvergence(place, data, here, meta) {
         ? picker(
             "Race",
             "race",
-            races.map((race) => [race.id, raceName(race)]),
+            races.map((race) => [race.id, raceName(race, races)]),
           )
-        : h("p", { class: "muted" }, raceName(races[0])),
+        : h("p", { class: "muted" }, raceName(races[0], races)),
       toggle("Every setting, not only each method's best", "all"),
     ),
     chart.element,
@@ -82,15 +83,20 @@ function renderConvergence(place, data, here, meta) {
 
 function tableCard(id, title, table, note, numbers) {
   const head = h("div", { class: "card-head" }, h("h2", { id }, title), h("div", { class: "tools" }, csvButton(title, id, numbers)));
-  return h("section", { class: "card flush", "aria-labelledby": id }, head, note ? h("div", { class: "card-note" }, note) : null, table.element);
+  const below = note ? h("div", { class: "card-note" }, note) : null;
+  return h("section", { class: "card flush", "aria-labelledby": id }, head, below, table.element);
 }
 
-function raceName(race) {
+function raceTitle(race) {
   const length =
-    race.steps === race.schedule_steps
-      ? plural(race.steps, "step")
-      : `${grouped(race.steps)} of ${plural(race.schedule_steps, "step")}`;
-  return [race.task, length, `batch ${grouped(race.batch)}`, race.machine].filter(Boolean).join(" · ");
+    race.steps === race.schedule_steps ? plural(race.steps, "step") : `${grouped(race.steps)} of ${plural(race.schedule_steps, "step")}`;
+  return [race.task, length, `batch ${grouped(race.batch)}`, race.machine].join(" · ");
+}
+
+// Where titles are alike, with what else sets the races apart.
+function raceName(race, races) {
+  const alike = races.filter((each) => raceTitle(each) === raceTitle(race));
+  return alike.length > 1 ? `${raceTitle(race)} · ${race.data}, rate: ${race.lr_rule} · ${race.id}` : raceTitle(race);
 }
 
 // What the table holds the methods against, in a sentence.
@@ -98,7 +104,7 @@ function raceRule(race) {
   if (!race.baselines.length) return "No Adam was trained here, so there is nothing to hold the others against.";
   const best = race.baselines.map(({ label, loss }) => `${label}'s best is ${lossText(loss)}`).join(", ");
   const own = race.baselines.length > 1 ? " Each method is held against the Adam of its own framework." : "";
-  return `${best}, where the mean training loss of its seeds ends. The shares are of the steps and the time that it takes to get there.${own}`;
+  return `${best}, where its seeds' mean training loss ends. The shares are of the steps and the time that it takes to get there.${own}`;
 }
 
 // SONew's methods take the first colours, in the order of their bands.
@@ -170,6 +176,6 @@ function convergenceSummary(race, lines) {
   const ended = lines.filter((line) => known(line.final)).sort((a, b) => a.final - b.final);
   const [best] = ended;
   const lowest = best ? `; lowest final loss ${lossText(best.final)} by ${best.label} at rate ${best.lr}` : ", none with a final loss";
-  const target = race.baselines.length ? `; ${race.baselines.map(({ label, loss }) => `${label}'s best is ${lossText(loss)}`).join(", ")}` : "";
-  return `${plural(lines.length, "line")}${lowest}${target}`;
+  const targets = race.baselines.map(({ label, loss }) => `; ${label}'s best is ${lossText(loss)}`);
+  return `${plural(lines.length, "line")}${lowest}${targets.join("")}`;
 }

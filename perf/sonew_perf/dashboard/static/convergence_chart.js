@@ -107,13 +107,17 @@ function reachedTrace(race, line, places, colours) {
     x: [places.at(line, line.reached)],
     y: [target],
     marker: { size: 8, color: colours.card, line: { color: colours[strokeOf(race, line.label).hue], width: 2 } },
-    hovertemplate: `${lineName(line)}<br>at ${plain(line.baseline)}'s best after ${grouped(Math.round(line.reached))} steps${share}<extra></extra>`,
+    text: `at ${plain(line.baseline)}'s best after ${grouped(Math.round(line.reached))} steps${share}`,
+    hovertemplate: `${lineName(line)}<br>%{text}<extra></extra>`,
   };
 }
 
 // A line at each baseline's best, with its name where there is room: against time the left is crowded.
 function targetLines(targets, colours, { log, right }) {
-  const side = (place) => (right === (place % 2 === 0) ? { x: 1, xanchor: "right", yanchor: "bottom" } : { x: 0, xanchor: "left", yanchor: "top" });
+  const sides = [
+    { x: 0, xanchor: "left", yanchor: "top" },
+    { x: 1, xanchor: "right", yanchor: "bottom" },
+  ];
   return {
     shapes: targets.map(({ loss }) => ({
       type: "line",
@@ -127,7 +131,7 @@ function targetLines(targets, colours, { log, right }) {
     })),
     annotations: targets.map(({ label, loss }, place) => ({
       xref: "paper",
-      ...side(place),
+      ...sides[(place + right) % 2],
       y: log ? Math.log10(loss) : loss,
       text: `${plain(label)}'s best, ${lossText(loss)}`,
       showarrow: false,
@@ -242,7 +246,8 @@ function labelSides(lines, { width, range: [low, high] }) {
     const x = (line.state_bytes / width) * PLOT.width;
     return { x, y: ((line.final - low) / (high - low)) * PLOT.height, left: x - PLOT.gap, right: x + PLOT.gap };
   });
-  const free = (box, own) => boxes.every((each) => each === own || Math.abs(each.y - box.y) >= PLOT.line || each.right <= box.left || each.left >= box.right);
+  const apart = (a, b) => Math.abs(a.y - b.y) >= PLOT.line || a.right <= b.left || a.left >= b.right;
+  const free = (box, own) => boxes.every((each) => each === own || apart(each, box));
   const wide = matchMedia("(min-width: 721px)").matches;
   return lines.map((line, place) => {
     if (!wide || !line.best) return "";

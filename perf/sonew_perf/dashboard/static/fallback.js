@@ -8,12 +8,14 @@ function fallbackChart(line, counted) {
     .map(([name, shares]) => ({ name, shares, mean: mean(shares) }))
     .sort((a, b) => b.mean - a.mean);
   const told = layers.slice(0, LAYERS_TOLD);
+  const choose = () => setQuery({ fell: select.value === counted[0].label ? null : select.value });
   const select = h(
     "select",
-    { "aria-label": "Method whose columns fell back", change: () => setQuery({ fell: select.value === counted[0].label ? null : select.value }) },
+    { "aria-label": "Method whose columns fell back", change: choose },
     counted.map((each) => h("option", { value: each.label, selected: each === line }, each.label)),
   );
   const rest = layers.length - told.length;
+  const whose = `${line.label} at rate ${line.lr}, mean of ${plural(line.seeds.length, "seed")}`;
   return figure({
     title: "Columns that fell back",
     name: "fallback",
@@ -24,7 +26,7 @@ function fallbackChart(line, counted) {
       h(
         "p",
         { class: "sub" },
-        `Of each layer's columns, the share whose coupling was dropped because a pivot was too small: ${line.label} at rate ${line.lr}, mean of ${plural(line.seeds.length, "seed")}.`,
+        `Of each layer's columns, the share whose coupling was dropped because a pivot was too small: ${whose}.`,
       ),
       h(
         "div",
@@ -35,7 +37,7 @@ function fallbackChart(line, counted) {
         rest ? h("span", { class: "muted" }, `grey: ${plural(rest, "layer")} with less`) : null,
       ),
     ),
-    summary: () => `${line.label}: ${plural(layers.length, "layer")}; the most falls back in ${layers[0].name}, ${percentText(layers[0].mean)} of its columns over the run`,
+    summary: () => `${whose}: the most fell back in ${layers[0].name}, ${percentText(layers[0].mean)} of its columns over the run`,
     build: (colours) => fallbackPlot(line, layers, colours),
     table: () => ({
       columns: ["layer", "step", "share of columns"],

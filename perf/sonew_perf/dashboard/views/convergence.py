@@ -25,9 +25,14 @@ Settings = tuple[float, tuple[tuple[str, Any], ...]]  # learning rate and all ot
 
 
 def convergence(content: Content) -> Row:
-    """The view `convergence`: races, those with the most methods first, then the longest."""
-    found = sorted(races(_entries(content)), key=lambda race: (-len(race.standings), -race.conditions.steps))
+    """The view `convergence`: races, those with a baseline first, of these the ones with the most methods, then the longest."""
+    found = sorted(races(_entries(content)), key=_rank, reverse=True)
     return {"races": [_race(content, race) for race in found]}
+
+
+def _rank(race: Race) -> tuple[bool, int, int]:
+    held = any(standing.baseline is not None for standing in race.standings)
+    return held, len(race.standings), race.conditions.steps
 
 
 def _entries(content: Content) -> Iterator[Row]:

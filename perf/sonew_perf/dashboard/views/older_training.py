@@ -40,7 +40,7 @@ def renewed(entry: Row) -> Row:
         "schedule_steps": steps,
         "losses_every": 1,
         "loss": entry["loss"] if "loss" in entry else _end(losses),
-        "data": {"name": "MNIST", "sha256": fields.inner("images").text("sha256", "unknown")},
+        "data": {"name": "MNIST training images", "sha256": fields.inner("images").text("sha256", "unknown")},
         "hyper": _hyper(fields) | ({"band": band} if method.startswith("sonew") else {}),
         "step_s": (fields.number("wall_s") or 0) / steps if steps else None,
         "optimizer_step_s": (fields.number("optimizer_s") or 0) / steps if steps else None,

@@ -12,20 +12,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, Any, Final
 
 from sonew.errors import InvalidConfigError
 from sonew_perf.errors import MeasurementError
 from sonew_perf.jax.ask import ENVIRONMENT, ONLY_CPU
 from sonew_perf.process import ROOT
 from sonew_perf.records.files import Entry
-from sonew_perf.training.jax.request import Training, check_trains_in_jax
+from sonew_perf.training.jax.request import Training, check_trains_in_jax, save
 from sonew_perf.training.loop import Told, finite, mean_every
 from sonew_perf.training.runs import Run
+from sonew_perf.training.tasks.autoencoder import weights
 from sonew_perf.training.tasks.data import Data
 from sonew_perf.training.tasks.table import TASKS
+
+CHILD: Final = ("-m", "sonew_perf.training.jax.loop")
 
 
 def train_in_jax(run: Run, data: Data, device_type: str, *, told: Told = lambda _mean, _loss: None) -> Entry:
@@ -46,9 +47,9 @@ def train_in_jax(run: Run, data: Data, device_type: str, *, told: Told = lambda 
     check_trains_in_jax(run, device_type)
     asked = Training(run=run, device=device_type, every=mean_every(TASKS[run.task], data, run.batch))
     with tempfile.TemporaryDirectory() as folder:
-        values, errors = Path(folder) / "values.npy", Path(folder) / "errors"
-        np.save(values, data.values, allow_pickle=False)
-        with errors.open("w") as file, _started([asked.to_json(), str(values)], device_type, file) as process:
+        arrays, errors = Path(folder) / "arrays.npz", Path(folder) / "errors"
+        save(arrays, data.values, weights(run.seed))
+        with errors.open("w") as file, _started([asked.to_json(), str(arrays)], device_type, file) as process:
             answer = _hear(process, told)
         if "result" not in answer:
             last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
@@ -67,7 +68,7 @@ def _started(arguments: list[str], device_type: str, errors: IO[str]) -> Iterato
     """The process, in a session of its own; an exception in the block ends it, else it has ended by itself."""
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     with subprocess.Popen(  # noqa: S603  # our own module
-        [sys.executable, "-m", "sonew_perf.training.jax.loop", *arguments],
+        [sys.executable, *CHILD, *arguments],
         cwd=ROOT,
         env=inherited | ENVIRONMENT | (ONLY_CPU if device_type == "cpu" else {}),
         stdin=subprocess.DEVNULL,

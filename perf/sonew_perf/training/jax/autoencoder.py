@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sonew_perf.training.tasks.autoencoder import CODE_WIDTH
-
 EVALUATED: Final = 10_000  # images at once
 Params = Sequence[jax.Array]
 
@@ -23,10 +21,11 @@ def logits_of(params: Params, images: jax.Array) -> jax.Array:
         images: in the parameters' type.
     """
     layers = list(zip(params[::2], params[1::2], strict=True))
+    code = min(bias.size for bias in params[1::2])
     values = images
     for number, (weight, bias) in enumerate(layers):
         values = jnp.matmul(values, weight.T, precision=lax.Precision.HIGHEST) + bias  # else a GPU rounds float32 to TF32
-        if bias.size != CODE_WIDTH and number < len(layers) - 1:
+        if bias.size != code and number < len(layers) - 1:
             values = jnp.tanh(values)
     return values
 

@@ -1,7 +1,8 @@
 """Training one run in JAX: what its process does.
 
-Run as `python -m sonew_perf.training.jax.loop REQUEST VALUES`: the request as JSON text, the data as an .npy file. It prints a line of
-JSON per mean loss, {"mean": NUMBER, "loss": LOSS or null}, and at the end {"result": ...} or {"failed": REASON, "refused": BOOL}.
+Run as `python -m sonew_perf.training.jax.loop REQUEST ARRAYS`: the request as JSON text, examples and first weights as `request.save`
+writes them. It prints a line of JSON per mean loss, {"mean": NUMBER, "loss": LOSS or null}, and at the end {"result": ...} or
+{"failed": REASON, "refused": BOOL}.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,10 +26,9 @@ from sonew_perf.entries import in_one_line
 from sonew_perf.jax.timing import PLATFORMS
 from sonew_perf.training.jax import autoencoder
 from sonew_perf.training.jax.methods import BUILD, describe_plans, state_bytes
-from sonew_perf.training.jax.request import Training
+from sonew_perf.training.jax.request import Training, load
 from sonew_perf.training.runs import Run
 from sonew_perf.training.schedule import RULES
-from sonew_perf.training.tasks.autoencoder import weights
 from sonew_perf.training.tasks.data import batches, steps_per_epoch
 
 
@@ -37,16 +38,16 @@ class Stepper:
     Both are compiled when it is made, for these shapes: nothing compiles while steps are timed, and nothing can compile twice.
 
     Args:
-        run: what is trained. values: uint8 (examples, 784), on the device.
+        run: what is trained. weights: (out, in) and biases (out,), layer by layer. values: uint8 (examples, 784), on the device.
 
     Attributes:
-        params: weight (out, in) and bias (out,), layer by layer. state: of the optimizer. Both are donated to the next step.
+        params: like the weights. state: of the optimizer. Both are donated to the next step.
     """
 
-    def __init__(self, run: Run, values: jax.Array) -> None:
+    def __init__(self, run: Run, weights: Sequence[np.ndarray], values: jax.Array) -> None:
         transform = BUILD[run.method](run.settings, run.precision)
         self._values = values
-        self.params: Any = [jnp.asarray(drawn, jnp.bfloat16 if run.precision == "bf16" else jnp.float32) for drawn in weights(run.seed)]
+        self.params: Any = [jnp.asarray(one, jnp.bfloat16 if run.precision == "bf16" else jnp.float32) for one in weights]
         self.state: Any = jax.tree.map(jnp.copy, transform.init(self.params))  # equal leaves may be one array: not to be donated twice
 
         def slope(params: Any, values: jax.Array, chosen: jax.Array) -> tuple[jax.Array, Any]:  # noqa: ANN401  # a tree
@@ -71,11 +72,12 @@ class Stepper:
         self.params, self.state = jax.block_until_ready(self._update(self.params, self.state, grads, jnp.float32(rate)))
 
 
-def train(asked: Training, values: np.ndarray, told: Callable[[int, float], None]) -> dict[str, Any]:
+def train(asked: Training, values: np.ndarray, weights: Sequence[np.ndarray], told: Callable[[int, float], None]) -> dict[str, Any]:
     """Train once.
 
     Args:
-        asked: the request. values: uint8 (examples, 784). told: hears of each mean loss, with its number from 0.
+        asked: the request. values: uint8 (examples, 784). weights: (out, in) and biases (out,), layer by layer, float32.
+        told: hears of each mean loss, with its number from 0.
 
     Returns:
         What `training.loop.train` returns, losses with all their digits. The host waits for the gradients and for the update of every
@@ -84,7 +86,7 @@ def train(asked: Training, values: np.ndarray, told: Callable[[int, float], None
     run = asked.run
     with jax.default_device(jax.devices(PLATFORMS[asked.device])[0]):
         on_device = jnp.asarray(values)
-        stepper = Stepper(run, on_device)
+        stepper = Stepper(run, weights, on_device)
         means, times = _steps(stepper, asked, len(values), told)
         expected = -(-run.steps // asked.every)
         whole = len(means) == expected and math.isfinite(means[-1])
@@ -96,7 +98,7 @@ def train(asked: Training, values: np.ndarray, told: Callable[[int, float], None
         **_read(times),
         "state_bytes": state_bytes(stepper.state),
         "fallback": None,
-        "plans": describe_plans(run, asked.device),
+        "plans": describe_plans(run, [one.size for one in weights], asked.device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -145,11 +147,11 @@ def _say(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def main(request: str, values: str) -> None:
+def main(request: str, arrays: str) -> None:
     """Answer one request."""
     try:
-        asked, pixels = Training.from_json(request), np.load(values, allow_pickle=False)
-        result = train(asked, pixels, lambda mean, loss: _say({"mean": mean, "loss": _number(loss)}))
+        values, weights = load(Path(arrays))
+        result = train(Training.from_json(request), values, weights, lambda mean, loss: _say({"mean": mean, "loss": _number(loss)}))
     except Exception as error:
         refused = isinstance(error, InvalidConfigError)
         _say({"failed": str(error) if refused else in_one_line(error), "refused": refused})

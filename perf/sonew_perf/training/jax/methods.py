@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any, Final
 
 import jax
@@ -16,9 +15,8 @@ from sonew.jax.direction import gpu_problem
 from sonew_perf.entries import plan_entry
 from sonew_perf.training.runs import Run
 from sonew_perf.training.settings import Settings
-from sonew_perf.training.tasks.autoencoder import SHAPES
 
-MUON_RMS: Final = 0.2  # of an update, so that one rate serves Adam for the rest too; torch's "match_rms_adamw"
+MUON_RMS: Final = 0.2  # about that of Adam's updates, so that one rate serves both; torch's "match_rms_adamw"
 
 
 def state_dtype(precision: str) -> str:
@@ -65,7 +63,11 @@ def _adagrad(settings: Settings, _precision: str) -> optax.GradientTransformatio
 
 
 def _muon(settings: Settings, _precision: str) -> optax.GradientTransformation:
-    return optax.contrib.muon(1.0, beta=settings.beta1, weight_decay=settings.weight_decay, consistent_rms=MUON_RMS)
+    """Matrices by Muon, the rest by Adam as torch has it: left to itself, optax's Muon gives them Nesterov's."""
+    muon = optax.contrib.muon(1.0, beta=settings.beta1, weight_decay=settings.weight_decay, consistent_rms=MUON_RMS)
+    return optax.partition(
+        {"matrix": muon, "rest": optax.adam(1.0)}, lambda params: ["matrix" if param.ndim == 2 else "rest" for param in params]
+    )
 
 
 BUILD: Final[Mapping[str, Callable[[Settings, str], optax.GradientTransformation]]] = {
@@ -85,16 +87,15 @@ def state_bytes(state: Any) -> int:  # noqa: ANN401  # a tree
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
-def describe_plans(run: Run, device: str) -> list[dict[str, object]]:
+def describe_plans(run: Run, lengths: Sequence[int], device: str) -> list[dict[str, object]]:
     """What steps SONew's tensors, and why (`entries.plan_entry`); [] of another method.
 
     Args:
-        run: what is trained. device: "cpu" or "cuda".
+        run: what is trained. lengths: of its tensors. device: "cpu" or "cuda".
     """
     if run.band is None:
         return []
     grad = "bfloat16" if run.precision == "bf16" else "float32"
     chain: Any = run.settings.chain
-    lengths = [prod(shape) for shape in SHAPES]
     problem = gpu_problem(lengths, band=run.band, chain=chain, grad=grad, state=state_dtype(run.precision))
     return [plan_entry(make_plan(replace(problem, device=device), framework="jax"))]

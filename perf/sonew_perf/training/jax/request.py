@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from sonew.errors import InvalidConfigError
 from sonew_perf.entries import installed_version
@@ -50,6 +53,18 @@ class Training:
         run = fields["run"]
         made = Run(**(run | {"uses": tuple(run["uses"]), "settings": Settings(**run["settings"])}))
         return cls(run=made, device=fields["device"], every=fields["every"])
+
+
+def save(path: Path, values: np.ndarray, weights: Sequence[np.ndarray]) -> None:
+    """Write the examples and the first weights as an .npz file, as `load` reads it."""
+    np.savez(path, values, *weights)
+
+
+def load(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The examples and the first weights."""
+    with np.load(path, allow_pickle=False) as held:
+        values, *weights = (held[f"arr_{number}"] for number in range(len(held.files)))
+    return values, weights
 
 
 def check_trains_in_jax(run: Run, device: str) -> None:
