@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from sonew_perf.errors import RecordError
 
-VERSION: Final = 1  # of the tables below and of what `reading` makes of a record: raise it when either changes
+VERSION: Final = 2  # of the tables below and of what `reading` makes of a record: raise it when either changes
 NAME: Final = "index.sqlite"
 WAIT_S: Final = 120.0  # for another process that rebuilds a large index
 CACHE_KIB: Final = 200_000  # a rebuild stays in memory until it is committed, so that readers are not kept out meanwhile
