@@ -102,7 +102,7 @@ def default_gamma(state_dtype: str, beta2: float) -> float:
     """Where pivots become rounding: 0, or with bfloat16 state 2^-8 / sqrt(1 - beta2^2), at most 0.5: about the noise of a stored average.
 
     Averages stored stochastically in 8 bits carry that noise relative to their size, so a window's last pivot, a difference of
-    averages, says nothing below it. Measured: perf/README.md, "bfloat16 state".
+    averages, says nothing below it. Measured: perf/sonew_perf/training/README.md.
     """
     return min(0.5, 2.0**-8 / math.sqrt(1.0 - beta2 * beta2)) if state_dtype == "bfloat16" else 0.0
 

@@ -61,8 +61,8 @@ def make(method: str = "sonew", **changed: Any) -> Training:
     return Training(run=run, device="cpu", every=2)
 
 
-def trained(asked: Training, values: np.ndarray = VALUES) -> dict[str, Any]:
-    return loop.train(asked, values, WEIGHTS, lambda _mean, _loss: None)
+def trained(asked: Training) -> dict[str, Any]:
+    return loop.train(asked, VALUES, WEIGHTS, lambda _mean, _loss: None)
 
 
 def loss_and_slope(params: Sequence[np.ndarray], pixels: np.ndarray) -> tuple[float, Arrays]:

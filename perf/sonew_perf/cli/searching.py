@@ -19,6 +19,7 @@ from sonew_perf.suite.identity import describe_machine, new_run
 from sonew_perf.suite.keeping import Place, keep
 from sonew_perf.training.asked import Asked, make_runs, variants
 from sonew_perf.training.found import Found, Trial, search_entry
+from sonew_perf.training.jax.request import check_trains_in_jax
 from sonew_perf.training.running import UNFINISHED, keep_unfinished, unfinished_path
 from sonew_perf.training.runs import Run
 from sonew_perf.training.search import search
@@ -125,6 +126,9 @@ def find_runs(asked: Asked, data: Data, device: torch.device, place: Place, *, l
         RecordError: a place cannot be read or written. typer.Exit: interrupted; finished trials are kept.
     """
     references = make_runs(asked, data)  # refuses what cannot be trained before the first trial
+    for run in references:
+        if run.framework == "jax":
+            check_trains_in_jax(run, device.type)
     if asked.search is None:
         return references
     console, wanted = Console(stderr=True), variants(asked)

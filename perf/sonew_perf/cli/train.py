@@ -19,7 +19,7 @@ from sonew_perf.training.tasks.table import TASKS
 DEFAULT_METHODS: Final = ["sonew", "adam"]
 FRAMEWORKS: Final = ("torch", "jax")
 DATA_HELP: Final = (
-    "Folder with MNIST's train-images-idx3-ubyte, gzipped or not; of the text task a text file or a folder of them "
+    "Folder with MNIST's train-images-idx3-ubyte, gzipped or not (default: SONEW_DATA); of the text task a text file or a folder of them "
     "(default: the Python documentation that comes with Python)."
 )
 
@@ -27,7 +27,7 @@ DATA_HELP: Final = (
 def train(
     *,
     task: Annotated[str, typer.Option(help=f"{' or '.join(TASKS)}.", callback=among(list(TASKS)))] = "autoencoder",
-    data: Annotated[Path | None, typer.Option(envvar="SONEW_DATA", help=DATA_HELP)] = None,
+    data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch MNIST into the user's cache, checked by its checksum.")] = False,
     method: Annotated[list[str], typer.Option(help=f"{', '.join(METHODS)}; repeatable.", callback=among(list(METHODS)))] = DEFAULT_METHODS,
     band: Annotated[list[int], typer.Option(min=0, help="Bands of SONew; repeatable.")] = [1],  # noqa: B006  # typer copies it

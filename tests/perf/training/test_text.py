@@ -102,7 +102,7 @@ def test_what_is_no_text_or_too_short_is_named_with_the_fix(tmp_path: Path, cont
     for asked in (path, tmp_path):
         with pytest.raises(DataError, match=said) as caught:
             text.load(asked)
-        assert "with --data; without --data and SONEW_DATA" in str(caught.value)
+        assert "with --data; without it it is the documentation" in str(caught.value)
 
 
 def test_a_missing_path_an_unsuitable_folder_and_a_device_are_named(tmp_path: Path) -> None:

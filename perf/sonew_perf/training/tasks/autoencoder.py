@@ -1,11 +1,12 @@
 """The paper's benchmark, the MNIST autoencoder (SONew, section 5): its tensors are `problems.MODELS`', its data the training images.
 
-No framework is loaded here: torch and JAX start from the same weights.
+Weights are drawn in numpy: torch and JAX start from the same ones.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Final
 
@@ -38,14 +39,15 @@ def data_of(images: ImageSet) -> Data:
 
 
 def load(folder: Path | None) -> Data:
-    """The training images in a folder.
+    """The training images in a folder; None: in that of SONEW_DATA.
 
     Raises:
         DataError: no folder, no images in it, or a broken file.
     """
-    if folder is None:
+    named = folder or os.environ.get("SONEW_DATA")
+    if not named:
         raise DataError(NO_DATA)
-    return data_of(read_images(find_train_images(folder)))
+    return data_of(read_images(find_train_images(Path(named))))
 
 
 def weights(seed: int) -> list[np.ndarray]:

@@ -20,9 +20,7 @@ LARGEST: Final = 2**26  # bytes of all files
 SUFFIXES: Final = (".txt", ".md", ".rst")  # of the files that are read in a folder
 MOST_SYMBOLS: Final = 256  # a symbol's number is one byte
 RARE: Final = "\N{REPLACEMENT CHARACTER}"  # stands for every symbol beyond the most frequent ones
-FIX: Final = (
-    "Name a text file or a folder of them with --data; without --data and SONEW_DATA it is the documentation that comes with Python."
-)
+FIX: Final = "Name a text file or a folder of them with --data; without it it is the documentation that comes with Python."
 
 
 def _python_documentation() -> str:
