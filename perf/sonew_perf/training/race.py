@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sonew_perf.training.results import Conditions, Result, read_result
-from sonew_perf.training.runs import BASELINE
+from sonew_perf.training.runs import BASELINES
 from sonew_perf.training.summary import Curve, curves
 
 
@@ -175,9 +175,9 @@ def _race(conditions: Conditions, results: Sequence[Result]) -> Race:
         by_label.setdefault(result.label, []).append(result)
     gradient_s = _gradient_s(results)
     methods = [_method(members, gradient_s) for members in by_label.values()]
-    baselines = {
-        method.results[0].framework: method for method in methods if method.name == BASELINE and method.results[0].precision == "fp32"
-    }
+    plain = [method for method in methods if method.name in BASELINES and method.results[0].precision == "fp32"]
+    plain.sort(key=lambda method: BASELINES.index(method.name), reverse=True)
+    baselines = {method.results[0].framework: method for method in plain}
     any_framework = next(iter(baselines.values()), None)
     standings = [_standing(method, baselines.get(method.results[0].framework, any_framework), conditions) for method in methods]
     return Race(conditions, tuple(results), tuple(standings))

@@ -10,7 +10,7 @@ from sonew_perf.records.files import Entry
 from sonew_perf.training.settings import Settings, as_entry
 
 KIND: Final = "training run"
-BASELINE: Final = "adam"  # what steps and seconds to a loss are shares of
+BASELINES: Final = ("adam", "adamw")  # whose steps and seconds to a loss the others' are shares of: the first that was trained
 PLAIN: Final[Mapping[str, Any]] = {"chain": "tensor", "eps_rel": 0.0, "gamma": None, "graft": "adam", "layers": "all", "idea": "none"}
 """Settings that change what a method does, with the values that a label leaves out."""
 

@@ -137,6 +137,12 @@ def test_a_method_is_held_against_the_baseline_of_its_framework() -> None:
         assert (standing.baseline.label, standing.target) == expected
 
 
+def test_where_adam_was_not_trained_adamw_is_the_baseline() -> None:
+    adamw = made("adam", (80.0, 60.0, 44.0), method="adamw", label="AdamW")
+    assert _standing([adamw, made("sonew", (70.0, 50.0, 40.0))]).target == 44.0
+    assert _standing([adamw, *ADAM, made("sonew", (70.0, 50.0, 40.0))]).target == 52.0
+
+
 def test_the_baseline_is_in_full_precision() -> None:
     standing = _standing([made("adam", (80.0, 60.0), precision="bf16", label="Adam, bf16"), made("sonew", (70.0, 50.0))])
     assert standing.baseline is None

@@ -101,7 +101,7 @@ function raceName(race, races) {
 
 // What the table holds the methods against, in a sentence.
 function raceRule(race) {
-  if (!race.baselines.length) return "No Adam was trained here, so there is nothing to hold the others against.";
+  if (!race.baselines.length) return "Neither Adam nor AdamW was trained here, so there is nothing to hold the others against.";
   const best = race.baselines.map(({ label, loss }) => `${label}'s best is ${lossText(loss)}`).join(", ");
   const own = race.baselines.length > 1 ? " Each method is held against the Adam of its own framework." : "";
   return `${best}, where its seeds' mean training loss ends. The shares are of the steps and the time that it takes to get there.${own}`;
