@@ -138,7 +138,7 @@ def test_a_method_is_held_against_the_baseline_of_its_framework() -> None:
 
 
 def test_where_adam_was_not_trained_adamw_is_the_baseline() -> None:
-    adamw = made("adam", (80.0, 60.0, 44.0), method="adamw", label="AdamW")
+    adamw = made("adam", (80.0, 60.0, 44.0), label="AdamW") | {"method": "adamw"}
     assert _standing([adamw, made("sonew", (70.0, 50.0, 40.0))]).target == 44.0
     assert _standing([adamw, *ADAM, made("sonew", (70.0, 50.0, 40.0))]).target == 52.0
 
