@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
 
 from sonew.torch import SONew
 from sonew_perf.machine import describe_plans
@@ -42,10 +43,19 @@ def _set_rate(optimizer: methods.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def _could_step(optimizer: methods.Optimizer) -> bool:
+    """Step; False where SOAP or Shampoo finds no eigenvectors, as of matrices that are no longer finite."""
+    try:
+        optimizer.step()
+    except LinAlgError:
+        return False
+    return True
+
+
 def train(run: Run, data: Data, device: torch.device, *, counters: bool = False, told: Told = lambda _mean, _loss: None) -> Entry:
     """Train once, in torch.
 
-    A run whose loss is no longer finite ends there: its losses are recorded as null from then on.
+    A run whose loss is no longer finite, or whose optimizer cannot step, ends there: its losses are recorded as null from then on.
 
     Args:
         run: what to train. data: of its task. device: where.
@@ -77,10 +87,10 @@ def train(run: Run, data: Data, device: torch.device, *, counters: bool = False,
         value = task.loss(model, task.pick(values, torch.from_numpy(chosen).to(device)))
         value.backward()
         middle = clock.mark()
-        optimizer.step()
+        went = _could_step(optimizer)
         clock.add(start, middle, clock.mark())
-        window.append(value.detach())
-        if len(window) == every or step == run.steps - 1:
+        window.append(value.detach() if went else torch.full_like(value, math.nan))
+        if len(window) == every or step == run.steps - 1 or not went:
             means.append(float(torch.stack(window).mean()))
             window.clear()
             if fallback is not None:

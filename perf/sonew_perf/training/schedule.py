@@ -20,10 +20,11 @@ def by_epoch(step: int, total: int, per_epoch: int) -> float:
     The first epoch's rate is exactly 0, as in the authors' code. A last epoch that is cut short counts as one.
     """
     epoch, epochs = step // per_epoch, -(-total // per_epoch)
+    if epoch >= epochs:
+        return 0.0
     if epoch < WARM_UP_EPOCHS:
         return epoch / (WARM_UP_EPOCHS - 1)
-    down = epochs - WARM_UP_EPOCHS + 1
-    return max(0.0, 1.0 - (epoch - WARM_UP_EPOCHS + 1) / down) if down > 0 else 0.0
+    return 1.0 - (epoch - WARM_UP_EPOCHS + 1) / (epochs - WARM_UP_EPOCHS + 1)
 
 
 def by_step(step: int, total: int, _per_epoch: int) -> float:

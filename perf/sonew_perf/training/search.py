@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
 
 import sonew
 from sonew.errors import InvalidConfigError
@@ -81,13 +80,17 @@ def _space(asked: Asked, data: Data, method: str, band: int | None) -> _Space:
     """What is varied: the method's searched settings, but for those that were given.
 
     Raises:
-        InvalidConfigError: learning rates were given, which a search varies.
+        InvalidConfigError: learning rates were given, which a search varies, or everything that it varies was given.
     """
     if asked.rates:
         msg = f"--lr {asked.rates[0]:g} is not allowed with --search, which varies every method's learning rate. Leave one of them out."
         raise InvalidConfigError(msg)
     given = {read_setting(text)[0] for text in asked.given}
     searched = {name: RANGES[asked.ranges][name] for name in METHODS[method].searched if name not in given}
+    if not searched:
+        names = list(METHODS[method].searched)
+        msg = f"--search is not allowed with {method} and --set of all of {names}: there is nothing to vary. Leave one of them out."
+        raise InvalidConfigError(msg)
     run = make_run(asked, data, method, settings_of(asked, method, band), asked.seeds[0])
     means = -(-run.steps // mean_every(TASKS[run.task], data, run.batch))
     return _Space(base=run, searched=searched, means=means)
@@ -136,11 +139,8 @@ def _warn_of_clipping(space: _Space, first: Mapping[str, float], warn: Callable[
 
 def _last_mean(run: Run, data: Data, device: torch.device, hear: Hear) -> float:
     """Train; the last mean loss, nan where training diverged."""
-    try:
-        losses = train_one(run, data, device, counters=False, told=hear)["losses"]
-    except LinAlgError:  # what SOAP and Shampoo say of matrices that are no longer finite
-        return math.nan
-    return math.nan if losses[-1] is None else float(losses[-1])
+    last = train_one(run, data, device, counters=False, told=hear)["losses"][-1]
+    return math.nan if last is None else float(last)
 
 
 def _trained(space: _Space, data: Data, device: torch.device) -> Function:
@@ -169,7 +169,7 @@ def search(asked: Asked, data: Data, device: torch.device, variant: tuple[str, i
         report: hears of it.
 
     Raises:
-        InvalidConfigError: learning rates were given, or the method cannot be trained so.
+        InvalidConfigError: learning rates were given, nothing is left to vary, or the method cannot be trained so.
         DataError: the data does not fill a batch.
         LockedError: another process is searching the same variant.
         MeasurementError: no trial came to its end.
