@@ -155,7 +155,8 @@ def sonew(
     """SONew with decoupled weight decay: p <- p - learning_rate (u + weight_decay p).
 
     Args:
-        learning_rate: a number or a schedule of the step.
+        learning_rate: a number or a schedule of the step; coming from AdamW, begin with its best rate times 1.5 for band 1, times 4 for
+            band 4.
         weight_decay: of the parameters, >= 0; other than 0, `update` needs the parameters.
         mask: a tree of booleans like the parameters, or a function of them: which parameters decay; None: all.
         b1, b2, eps, band, eps_rel, gamma, graft, chain, state_dtype, seed, shardings, backend, tuning, compute_capability: see

@@ -206,11 +206,18 @@ def test_muon_moves_matrices_by_orthogonal_updates_of_adams_size_and_the_rest_by
         assert ((values > 0.6) & (values < 1.3)).all()
 
 
+@pytest.mark.parametrize(("precision", "width"), [("fp32", 4), ("bf16-state", 2), ("bf16", 2)])
+def test_a_precision_is_that_of_sonews_state(precision: str, width: int) -> None:
+    state = BUILD["sonew"](SETTINGS, precision).init([jax.numpy.asarray(one) for one in WEIGHTS])
+    assert {leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if leaf.ndim} == {width}
+    assert state_bytes(state) == width * SIZE * 3 + 4
+
+
 @pytest.mark.parametrize(
     ("method", "precision", "width"),
-    [pytest.param("sonew", "bf16-state", 4, marks=pytest.mark.full), ("sonew", "bf16", 2), ("adam", "bf16", 2)],
+    [*(pytest.param("sonew", *row, marks=pytest.mark.full) for row in (("bf16-state", 4), ("bf16", 2))), ("adam", "bf16", 2)],
 )
-def test_a_precision_is_that_of_parameters_and_state(method: str, precision: str, width: int) -> None:
+def test_training_in_a_precision_follows_float64_as_far_as_that_goes(method: str, precision: str, width: int) -> None:
     settings = replace(SETTINGS, band=0)  # compiles in half the time
     asked = make(method, precision=precision, settings=settings)
     stepper = loop.Stepper(asked.run, WEIGHTS, jax.numpy.asarray(VALUES))

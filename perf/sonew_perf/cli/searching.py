@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sonew_autotune.settings import Exit
 from sonew_perf.records import files
@@ -22,8 +24,18 @@ from sonew_perf.training.found import Found, Trial, search_entry
 from sonew_perf.training.jax.request import check_trains_in_jax
 from sonew_perf.training.running import UNFINISHED, keep_unfinished, unfinished_path
 from sonew_perf.training.runs import Run
+from sonew_perf.training.schedule import RULES
 from sonew_perf.training.search import search
-from sonew_perf.training.tasks.data import Data
+from sonew_perf.training.tasks.data import Data, steps_per_epoch
+
+
+@contextmanager
+def progress_bar(*columns: ProgressColumn) -> Iterator[Progress]:
+    """A bar where somebody watches, with these columns after it; without any: how many of how many, and times."""
+    console = Console(stderr=True)
+    after = columns or (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), BarColumn(), *after, console=console, disable=not console.is_terminal) as drawn:
+        yield drawn
 
 
 class SearchProgress:
@@ -49,7 +61,8 @@ class SearchProgress:
 
     def mean(self, number: int, loss: float) -> None:
         """A mean loss of the trial that is under way."""
-        self._progress.update(self._task, description=f"{self._name}, trial {self._trials + 1}, mean {number + 1}: loss {loss:.4g}")
+        said = f"{self._name}, trial {self._trials + 1}, mean {number + 1}: loss {loss:.4g}"
+        self._progress.update(self._task, description=escape(said))
 
     def trial(self, trial: Trial) -> None:
         """A trial came to its end."""
@@ -118,6 +131,16 @@ def _hand_over(searches: Sequence[Found], runs: Sequence[Run], place: Place) -> 
         path.unlink()
 
 
+def _warn_of_standing_still(run: Run, data: Data) -> None:
+    """Say so where the learning rate is 0 in every step of a command's runs, which are all as long as this one."""
+    if not RULES[run.lr_rule](run.steps - 1, run.schedule_steps, steps_per_epoch(data.examples, run.batch)):
+        typer.echo(
+            f"the {run.steps} steps are within the first epoch, whose learning rate is 0 by the rule {run.lr_rule!r}: no weight will move. "
+            "Pass more --epochs, or --lr-rule constant.",
+            err=True,
+        )
+
+
 def find_runs(asked: Asked, data: Data, device: torch.device, place: Place, *, label: str) -> list[Run]:
     """The runs of a command; where a search is asked for, with the best settings that it found of each method and band.
 
@@ -129,12 +152,12 @@ def find_runs(asked: Asked, data: Data, device: torch.device, place: Place, *, l
     for run in references:
         if run.framework == "jax":
             check_trains_in_jax(run, device.type)
+    _warn_of_standing_still(references[0], data)
     if asked.search is None:
         return references
-    console, wanted = Console(stderr=True), variants(asked)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    wanted = variants(asked)
     searches: dict[tuple[str, int | None], Found] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as drawn:
+    with progress_bar() as drawn:
         shown = SearchProgress(drawn, len(wanted), asked.search)
         try:
             for variant, reference in zip(wanted, references, strict=False):  # the references of the first seed come first

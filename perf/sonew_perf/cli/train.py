@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sonew_autotune.settings import LARGEST_SEED
 from sonew_perf.cli.options import Device, Json, Store, among, exit_codes
 from sonew_perf.cli.training import report_training, run_training
 from sonew_perf.suite.keeping import Place
@@ -22,6 +23,7 @@ DATA_HELP: Final = (
     "Folder with MNIST's train-images-idx3-ubyte, gzipped or not (default: SONEW_DATA); of the text task a text file or a folder of them "
     "(default: the Python documentation that comes with Python)."
 )
+SEED_HELP: Final = "Of weights and order of the examples; repeatable."
 
 
 def train(
@@ -39,7 +41,7 @@ def train(
         float | None, typer.Option(min=0, help="How long the learning-rate rule is; default: the task's, 100 epochs of the autoencoder.")
     ] = None,
     lr_rule: Annotated[str | None, typer.Option(help=f"{', '.join(RULES)}; default: the task's.", callback=among(list(RULES)))] = None,
-    seed: Annotated[list[int], typer.Option(min=0, help="Of weights and order of the examples; repeatable.")] = [0],  # noqa: B006  # as above
+    seed: Annotated[list[int], typer.Option(min=0, max=LARGEST_SEED - 1, help=SEED_HELP)] = [0],  # noqa: B006  # as above
     batch: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: the task's.")] = None,
     lr: Annotated[list[float] | None, typer.Option(min=0, help="Peak learning rate; repeatable: a grid. Default: the reference's.")] = None,
     setting: Annotated[
@@ -66,17 +68,21 @@ def train(
     """Train the paper's autoencoder, or another real task, with SONew and its peers: loss against steps and seconds.
 
     Without more it uses the known good settings of each method. Every finished run is kept at once; the same command goes on from there.
-    Steps and seconds that each method needs to reach Adam's best loss are printed where Adam is among the methods.
+    Steps and seconds that each method needs to reach Adam's best loss are printed where Adam, or else AdamW, is among the methods.
 
-      sonew-perf train --data mnist --epochs 5                     SONew band 1 and Adam, a few minutes
-      sonew-perf train --data mnist --band 1 --band 4 --method sonew --method adam --method soap
-      sonew-perf train --task text --search 8 --ranges narrow      search first, in a study that resumes
-      sonew-perf train --report                                    the same tables of every kept run, without training
+      sonew-perf train --data mnist --epochs 5          band 1 and Adam: minutes
+      sonew-perf train --data mnist --band 1 --band 4   in full, 100 epochs each
+      sonew-perf train --data mnist --method adam --method soap --method sonew
+      sonew-perf train --task text --search 8 --ranges narrow     search, train
+      sonew-perf train --report            tables of what is kept, no training
     """
     with exit_codes():
         place = Place(output=output, store=store)
         if record and not report:
             msg = "--record is read by --report alone: pass both, or neither"
+            raise typer.BadParameter(msg)
+        if report and output is not None:
+            msg = f"--output is not allowed with --report, which writes nothing. To read that record pass --record {output}"
             raise typer.BadParameter(msg)
         if report:
             report_training(record or (), place, as_json=as_json)

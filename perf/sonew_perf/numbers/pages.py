@@ -11,9 +11,10 @@ from typing import Final
 from sonew.errors import SonewError
 from sonew_autotune.store.files import write_atomically
 from sonew_perf.errors import DataError, RecordError
-from sonew_perf.numbers.catalog import SOURCES, Source
+from sonew_perf.numbers.catalog import SOURCES
 from sonew_perf.numbers.markers import Marked, fill, find
 from sonew_perf.numbers.record import read
+from sonew_perf.numbers.source import Source
 
 PATTERNS: Final = ("README.md", "*/README.md", "*/*/README.md", "*/*/*/README.md")
 

@@ -11,6 +11,7 @@ from sonew_perf.errors import RecordError
 from sonew_perf.numbers.record import Record
 from sonew_perf.numbers.words import NONE, block, bold, facts, listed, mebibytes, number, paragraph, percent, rate, table
 from sonew_perf.training.race import Race, Share, Standing, races
+from sonew_perf.training.results import PACKAGES
 from sonew_perf.training.runs import PLAIN
 
 FAR: Final = 3.0  # a share from which on it is a multiple: 44 x
@@ -116,7 +117,7 @@ def _told(found: Race, command: str) -> str:
     length = f"{shared.steps} steps" + (f" of a schedule of {shared.schedule_steps}" if shared.steps != shared.schedule_steps else "")
     loads = [result.load for result in found.results if result.load is not None]
     busy = f", load average before the runs {min(loads):.2f} to {max(loads):.2f} (median {statistics.median(loads):.2f})" if loads else ""
-    packages = [name for name in ("torch", "jax") if all(name in entry["machine"] for entry in entries)]
+    packages = [name for name in PACKAGES if all(name in entry["machine"] for entry in entries)]
     quiet = [{name: value for name, value in entry.items() if name != "load_before"} for entry in entries]
     targets = [f"{label} at {_loss(target)}" for label, target in _baselines(found).items()]
     made = f"`{command}`. " if command else ""

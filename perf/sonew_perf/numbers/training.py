@@ -43,21 +43,11 @@ def _milliseconds(entries: Sequence[Entry], field: str) -> str:
     return number(statistics.median(1000 * entry[field] / entry["steps"] for entry in entries))
 
 
-def _gain(record: Record) -> tuple[Curve, Curve, float]:
-    found = by_method(record.entries)
-    mine, theirs = found[OURS], found[BASELINE]
-    return mine, theirs, mine.best.mean / theirs.best.mean - 1
-
-
-def gain(record: Record) -> str:
-    """How far SONew ends from AdamW, each at its best rate, as part of a sentence."""
-    _, theirs, relative = _gain(record)
-    return _apart(relative, theirs.label)
-
-
 def training(record: Record) -> str:
     """Both methods over the grid, their distance, and what the optimizer took."""
-    mine, theirs, relative = _gain(record)
+    found = by_method(record.entries)
+    mine, theirs = found[OURS], found[BASELINE]
+    relative = mine.best.mean / theirs.best.mean - 1
     rows = [(rate(a.lr), _loss(mine, a), _loss(theirs, b)) for a, b in zip(mine.cells, theirs.cells, strict=True)]
     images = distinct(entry["images"]["count"] for entry in record.entries)
     seeds = distinct(sorted({entry["seed"] for entry in record.entries}))

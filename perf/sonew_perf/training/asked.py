@@ -67,12 +67,30 @@ class Asked:
         if self.counters and self.framework != "torch":
             msg = f"--counters is not allowed with framework={self.framework!r}, only with torch. Leave it out, or pass --framework torch."
             raise InvalidConfigError(msg)
-        for name, _ in map(read_setting, self.given):
+        self._check_settings([read_setting(text)[0] for text in self.given])
+
+    def _check_settings(self, names: Sequence[str]) -> None:
+        """Refuse settings that nothing takes, that are given twice, or that leave a search nothing to do."""
+        for place, name in enumerate(names):
             taking = [method for method, row in METHODS.items() if name in row.uses]
             if not set(taking) & set(self.methods):
                 msg = (
                     f"--set {name} is not allowed with {list(self.methods)}, only with {taking}. Add --method {taking[0]} or leave it out."
                 )
+                raise InvalidConfigError(msg)
+            if name in names[:place]:
+                msg = f"--set {self.given[place]} is not allowed after another {name}. Pass one; the other is a command of its own."
+                raise InvalidConfigError(msg)
+        if self.rates and "lr" in names:
+            msg = f"--set lr is not allowed with --lr {self.rates[0]:g}: both say the learning rate. Leave one of them out."
+            raise InvalidConfigError(msg)
+        if self.search is not None and self.rates:
+            msg = f"--lr {self.rates[0]:g} is not allowed with --search, which varies every method's learning rate. Leave one of them out."
+            raise InvalidConfigError(msg)
+        for method in self.methods:
+            if self.search is not None and set(METHODS[method].searched) <= set(names):
+                varied = list(METHODS[method].searched)
+                msg = f"--search is not allowed where --set gives all that it varies in {method}: {varied}. Leave one of them out."
                 raise InvalidConfigError(msg)
 
 
@@ -118,13 +136,14 @@ def make_run(asked: Asked, data: Data, method: str, settings: Settings, seed: in
 
     Raises:
         DataError: the data does not fill a batch.
-        InvalidConfigError: as `methods.check`, an idea that is not tried so, or a run that goes on after its learning rate has come to 0.
+        InvalidConfigError: as `methods.check_settings`, an idea that is not tried so, or a run that goes on after its learning rate has
+            come to 0.
     """
-    if asked.framework == "torch":
-        methods.check(method, asked.precision)
     if settings.idea != "none" and (asked.framework, asked.precision, asked.counters) != ("torch", "fp32", False):
         msg = f"idea={settings.idea!r} is tried in torch and fp32 alone, uncounted. Leave out --framework, --precision and --counters."
         raise InvalidConfigError(msg)
+    if asked.framework == "torch" or METHODS[method].has_band:  # what else JAX refuses, `request.check_trains_in_jax` says
+        methods.check_settings(method, settings, asked.precision)
     task = TASKS[asked.task]
     batch, lr_rule = asked.batch or task.batch, asked.lr_rule or task.lr_rule
     per_epoch = steps_per_epoch(data.examples, batch)

@@ -1,6 +1,7 @@
 """Changes of the method that might lower its loss at O(n) cost, as optimizers to train with: written for the question, not for speed.
 
-`sonew-perf train --set idea=NAME` takes one of `settings.IDEAS`; perf/README.md says what came out. The kernels know none of them.
+`sonew-perf train --set idea=NAME` takes one of `settings.IDEAS`; the README beside this file says what came out. The kernels know none of
+them.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ class Changed(torch.optim.Optimizer):
         lengths = [chain_length(hyper.chain, tuple(param.shape)) for param in self._params]
         masks = [reference.chain_links(torch, p.detach().reshape(-1), hyper.band, n) for p, n in zip(self._params, lengths, strict=True)]
         self._links = tuple(torch.cat(rows) for rows in zip(*masks, strict=True))
-        total = sum(self._sizes)
-        self.state[self._params[0]] = {"momentum": torch.zeros(total), "stats": torch.zeros(hyper.band + 1, total)}
+        total, device = sum(self._sizes), self._params[0].device
+        self.state[self._params[0]] = {
+            "momentum": torch.zeros(total, device=device),
+            "stats": torch.zeros(hyper.band + 1, total, device=device),
+        }
 
     def _corrections(self) -> torch.Tensor:
         betas = (
@@ -95,7 +99,7 @@ class Changed(torch.optim.Optimizer):
             self._hyper.beta2,
             slow_beta2(self._hyper.beta2) if self._idea == "slow-couplings" else self._hyper.beta2,
         )
-        return torch.tensor([1 - beta**self._count for beta in betas])
+        return torch.tensor([1 - beta**self._count for beta in betas], device=self._params[0].device)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch types it by overloads

@@ -71,7 +71,7 @@ def train(run: Run, data: Data, device: torch.device, *, counters: bool = False,
         InvalidConfigError: as `methods.build`. DataError: the data does not fill a batch.
     """
     task = TASKS[run.task]
-    model = task.build(run.seed, data).to(device, torch.float32 if run.precision in {"fp32", "bf16-state"} else torch.bfloat16)
+    model = task.build(run.seed, data).to(device, methods.parameter_dtype(run.precision))
     optimizer = methods.build(run.method, model, run.settings, run.precision, counters=counters)
     fallback = LayerFallback(model, optimizer) if counters and isinstance(optimizer, SONew) else None
     values = _to_device(data.values, device)

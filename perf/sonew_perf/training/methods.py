@@ -201,11 +201,26 @@ def check(method: str, precision: str) -> None:
     """
     row = METHODS[method]
     if precision not in row.precisions:
-        msg = f"precision={precision!r} is not allowed with {method}: it must be one of {list(row.precisions)}. Pass --precision fp32."
+        allowed = list(row.precisions)
+        msg = f"precision={precision!r} is not allowed with {method}: it must be one of {allowed}. Pass --precision fp32, or leave it out."
         raise InvalidConfigError(msg)
     if row.package and find_spec(row.package) is None:
         msg = f"method={method!r} needs the package {row.package}, which is not installed. Run pip install 'sonew[peers]', or leave it out."
         raise InvalidConfigError(msg)
+
+
+def parameter_dtype(precision: str) -> torch.dtype:
+    """Of a model's parameters in a precision."""
+    return torch.float32 if precision in {"fp32", "bf16-state"} else torch.bfloat16
+
+
+def check_settings(method: str, settings: Settings, precision: str) -> None:
+    """Refuse before anything is trained what the method's optimizer will refuse.
+
+    Raises:
+        InvalidConfigError: as `build`.
+    """
+    build(method, nn.Linear(2, 2, dtype=parameter_dtype(precision)), settings, precision)
 
 
 def build(method: str, model: nn.Module, settings: Settings, precision: str, *, counters: bool = False) -> Optimizer:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from sonew_perf.tables import MEBI, plain_table, titled
 from sonew_perf.training.race import Method, Race, Share, Standing
+from sonew_perf.training.results import PACKAGES
 from sonew_perf.training.summary import Cell, Curve
 
 NOTES: Final = "Mean over the seeds (range). ms: least medians over the runs, as other work only adds to them."
@@ -39,7 +40,7 @@ def headline(race: Race) -> str:
     """Machine, versions, seeds and load of a race, in one line."""
     about, machines = race.conditions, [result.entry["machine"] for result in race.results]
     said = [f"{about.device} ({about.type}), {about.threads} CPU threads"]
-    for name in ("torch", "jax"):
+    for name in PACKAGES:
         found = dict.fromkeys(str(machine[name]) for machine in machines if name in machine)
         said += [f"{name} {' and '.join(found)}"] if found else []
     seeds = sorted({result.seed for result in race.results})
@@ -135,7 +136,7 @@ def lowest_line(race: Race) -> str:
     said = f"{method.label} ends lowest: {_loss(method.grid.best)}"
     if baseline is None or baseline is method:
         return said
-    apart = f"{1 - method.loss / baseline.loss:.1%}"
+    apart = "0.0%" if method.loss == baseline.loss else f"{1 - method.loss / baseline.loss:.1%}"
     return (
         f"{said}, {'level with' if apart == '0.0%' else f'{apart} below'} {baseline.label}; it costs {method.step_s / baseline.step_s:.2f} "
         f"times the wall time of a step, {method.optimizer_step_s / baseline.optimizer_step_s:.2f} times the optimizer's and "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sonew_perf.records.checks import Fields, is_number
 from sonew_perf.records.files import Entry
 from sonew_perf.training.runs import KIND
+
+PACKAGES: Final = ("torch", "jax")  # whose versions tables name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +21,7 @@ class Conditions:
     Attributes:
         task, lr_rule, schedule_steps, steps, batch: as `runs.Run`. every: steps that a recorded mean loss is over.
         data: its name; sha256: of its content.
-        device, type, threads: of the machine.
+        device, type, threads: of the machine; flags: instruction sets of its CPU, "" where nobody said.
     """
 
     task: str
@@ -33,6 +35,7 @@ class Conditions:
     device: str
     type: str
     threads: int
+    flags: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +47,9 @@ class Result:
         others: every other setting, as (name, value).
         means: recorded training losses, each the mean of `Conditions.every` steps; inf once diverged.
         step_s, optimizer_step_s: seconds of a step, and of the optimizer in it. state_bytes: of the optimizer.
-        fallback: the largest share of a layer's columns that fell back at the end; None where nobody counted.
+        layers: shares of columns that fell back, by layer, one for each look; empty where nobody counted.
         load: average before the run, None where nobody looked.
-        entry: all of it.
+        entry: all of it, with a `loss` and `plans`.
     """
 
     conditions: Conditions
@@ -61,9 +64,14 @@ class Result:
     step_s: float
     optimizer_step_s: float
     state_bytes: int
-    fallback: float | None
+    layers: Mapping[str, tuple[float, ...]]
     load: float | None
     entry: Entry
+
+    @property
+    def fallback(self) -> float | None:
+        """The largest share of a layer's columns that fell back at the end; None where nobody counted."""
+        return max((shares[-1] for shares in self.layers.values()), default=None)
 
 
 def _whole(fields: Fields, name: str, least: int) -> int:
@@ -81,6 +89,8 @@ def _positive(fields: Fields, name: str) -> float:
 
 def _conditions(fields: Fields) -> Conditions:
     data, machine = fields.inner("data"), fields.inner("machine")
+    for package in PACKAGES:
+        machine.name(package, "")
     return Conditions(
         task=fields.name("task"),
         data=data.name("name"),
@@ -93,6 +103,7 @@ def _conditions(fields: Fields) -> Conditions:
         device=machine.name("device"),
         type=machine.name("type"),
         threads=_whole(machine, "threads", 0),
+        flags=machine.name("flags", ""),
     )
 
 
@@ -103,10 +114,9 @@ def _means(fields: Fields, conditions: Conditions) -> tuple[float, ...]:
     return tuple(math.inf if loss is None else float(loss) for loss in losses)
 
 
-def _fallback(fields: Fields) -> float | None:
+def _layers(fields: Fields) -> dict[str, tuple[float, ...]]:
     layers = fields.inner("fallback").inner("layers")
-    last = [shares[-1] for name in layers.values if (shares := layers.numbers(name))]
-    return max(last, default=None)
+    return {name: shares for name in layers.values if (shares := layers.numbers(name))}
 
 
 def read_result(entry: Mapping[str, Any]) -> Result | None:
@@ -119,8 +129,14 @@ def read_result(entry: Mapping[str, Any]) -> Result | None:
         return None
     fields = Fields(f"training run {entry['label']!r:.80}" + (f" of {entry['run']!r:.80}" if "run" in entry else ""), entry)
     conditions, lr = _conditions(fields), _positive(fields, "lr")
-    if (loss := entry.get("loss")) is not None and not is_number(loss):
-        fields.refuse("loss", "a number or null")
+    fields.number("loss")  # null: training diverged
+    for plan in fields.objects("plans"):
+        plan.inner("config")
+        plan.text("backend")
+        plan.text("provenance")
+    step_s, optimizer_step_s = _positive(fields, "step_s"), _positive(fields, "optimizer_step_s")
+    if optimizer_step_s > step_s:
+        fields.refuse("optimizer_step_s", f"at most the {step_s} of a step")
     return Result(
         conditions=conditions,
         label=fields.name("label"),
@@ -131,10 +147,10 @@ def read_result(entry: Mapping[str, Any]) -> Result | None:
         others=tuple(sorted((name, value) for name, value in fields.inner("hyper").scalars().items() if name != "lr")),
         seed=_whole(fields, "seed", 0),
         means=_means(fields, conditions),
-        step_s=_positive(fields, "step_s"),
-        optimizer_step_s=_positive(fields, "optimizer_step_s"),
+        step_s=step_s,
+        optimizer_step_s=optimizer_step_s,
         state_bytes=_whole(fields, "state_bytes", 0),
-        fallback=_fallback(fields),
+        layers=_layers(fields),
         load=fields.number("load_before"),
-        entry=dict(entry),
+        entry={**entry, "loss": entry.get("loss"), "plans": entry.get("plans") or []},
     )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 import sonew
-from sonew.errors import InvalidConfigError
 from sonew_perf.errors import MeasurementError
 from sonew_perf.training.asked import Asked, make_run, read_setting, settings_of
 from sonew_perf.training.found import PRUNE_AFTER_TRIALS, SAMPLER, Found, Report, Trial
@@ -77,20 +76,9 @@ class _Space:
 
 
 def _space(asked: Asked, data: Data, method: str, band: int | None) -> _Space:
-    """What is varied: the method's searched settings, but for those that were given.
-
-    Raises:
-        InvalidConfigError: learning rates were given, which a search varies, or everything that it varies was given.
-    """
-    if asked.rates:
-        msg = f"--lr {asked.rates[0]:g} is not allowed with --search, which varies every method's learning rate. Leave one of them out."
-        raise InvalidConfigError(msg)
+    """What is varied: the method's searched settings, but for those that were given."""
     given = {read_setting(text)[0] for text in asked.given}
     searched = {name: RANGES[asked.ranges][name] for name in METHODS[method].searched if name not in given}
-    if not searched:
-        names = list(METHODS[method].searched)
-        msg = f"--search is not allowed with {method} and --set of all of {names}: there is nothing to vary. Leave one of them out."
-        raise InvalidConfigError(msg)
     run = make_run(asked, data, method, settings_of(asked, method, band), asked.seeds[0])
     means = -(-run.steps // mean_every(TASKS[run.task], data, run.batch))
     return _Space(base=run, searched=searched, means=means)
@@ -169,7 +157,7 @@ def search(asked: Asked, data: Data, device: torch.device, variant: tuple[str, i
         report: hears of it.
 
     Raises:
-        InvalidConfigError: learning rates were given, nothing is left to vary, or the method cannot be trained so.
+        InvalidConfigError: the method cannot be trained so.
         DataError: the data does not fill a batch.
         LockedError: another process is searching the same variant.
         MeasurementError: no trial came to its end.

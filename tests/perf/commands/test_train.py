@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sonew_autotune.device import find_device
 from sonew_perf.cli import app, options, training
+from sonew_perf.errors import MeasurementError
 from sonew_perf.training import running
 from sonew_perf.training.loop import Told, mean_every
 from sonew_perf.training.runs import Run
@@ -21,11 +24,12 @@ SMALL = ("--batch", "10", "--device", "cpu", "--steps", "8")  # two epochs of th
 
 
 class Trained(list[Run]):
-    """The runs that were trained; `stops` are numbers of calls at which Ctrl-C comes instead."""
+    """The runs that were trained; `stops` are numbers of calls at which Ctrl-C, or `error`, comes instead."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stops: set[int] = set()
+        self.error: type[BaseException] = KeyboardInterrupt
         self.calls = 0
 
 
@@ -49,7 +53,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     def fake(run: Run, data: Data, _device: object, *, counters: bool, told: Told) -> dict[str, Any]:
         log.calls += 1
         if log.calls in log.stops:
-            raise KeyboardInterrupt
+            raise log.error
         log.append(run)
         last = (75.0 if run.method == "sonew" else 100.0) + 0.5 * (run.settings.lr != 3e-3)
         losses = [last + 25.0, last]
@@ -145,6 +149,60 @@ def test_a_stopped_command_keeps_what_was_done_and_goes_on_from_there(trained: T
     assert len(json.loads(kept.read_text())["entries"]) == 6
 
 
+def test_a_run_that_fails_leaves_those_before_it_in_the_store(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    trained.stops, trained.error = {2}, MeasurementError
+    assert _call("--data", folder, *SMALL).exit_code == 3
+    (kept,) = (tmp_path / "perf" / "runs").glob("*.json")
+    assert [entry["method"] for entry in json.loads(kept.read_text())["entries"]] == ["sonew"]
+    assert list((tmp_path / "perf" / "training").iterdir()) == []
+    result = _call("--data", folder, *SMALL)
+    assert (result.exit_code, result.output.count("(recorded)"), len(trained)) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("option", ["--output", "--store"])
+@pytest.mark.parametrize("search", [(), ("--search", "2")])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(
+    option: str, search: tuple[str, ...], trained: Trained, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = _call("--data", folder, *SMALL, *search, option, tmp_path / "file" / "x.json")
+    assert (result.exit_code, trained) == (2, [])
+    assert "file/x.json cannot be written" in _words(result)
+    assert f"Pass {'a writable --output' if option == '--output' else '--store or set'}" in _words(result)
+
+
+def test_commands_may_write_to_one_file_at_once(trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command adds its run to the file while this one trains."""
+    path, fake = tmp_path / "training.json", vars(running)["train"]
+    others = iter([("--seed", "7", "--method", "adam")])
+
+    def meanwhile(*arguments: Any, **more: Any) -> dict[str, Any]:
+        for other in others:  # once
+            assert _call("--data", folder, *SMALL, *other, "--output", path).exit_code == 0
+        return fake(*arguments, **more)
+
+    monkeypatch.setattr(running, "train", meanwhile)
+    assert _call("--data", folder, *SMALL, "--output", path).exit_code == 0
+    assert [run.seed for run in trained] == [entry["seed"] for entry in json.loads(path.read_text())["entries"]] == [7, 0, 0]
+
+
+def test_what_is_not_whole_is_trained_again(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "training.json"
+    assert _call("--data", folder, *SMALL, "--output", path).exit_code == 0
+    record = json.loads(path.read_text())
+    del record["entries"][0]["losses"]
+    path.write_text(json.dumps(record))
+    result = _call("--data", folder, *SMALL, "--output", path)
+    assert (result.exit_code, result.output.count("(recorded)"), len(trained)) == (0, 1, 3)
+    assert [entry["method"] for entry in json.loads(path.read_text())["entries"]] == ["sonew", "adam", "sonew"]
+
+
+def test_steps_at_which_nothing_moves_are_told(trained: Trained, folder: Path) -> None:
+    told = [_call("--data", folder, "--batch", "10", "--device", "cpu", *more).stderr for more in (("--steps", "4"), ("--steps", "5"))]
+    assert ["no weight will move. Pass more --epochs, or --lr-rule constant" in stderr for stderr in told] == [True, False]
+    assert len(trained) == 4
+
+
 def test_what_is_known_is_reported_without_training(trained: Trained, folder: Path, tmp_path: Path) -> None:
     nothing = _call("--report")
     assert (nothing.exit_code, "no training runs: train first" in nothing.stderr) == (3, True)
@@ -180,6 +238,7 @@ def test_runs_of_the_older_form_are_counted(trained: Trained, folder: Path, tmp_
         (("--method", "magic"), "'magic' is not one of ['sonew'"),
         (("--record", "x.json"), "--record is read by --report alone: pass both, or neither"),
         (("--report", "--record", "nowhere.json"), "nowhere.json is no record"),
+        (("--report", "--output", "x.json"), "To read that record pass --record x.json"),
         (("--task", "text", "--download"), "--download is not allowed with the task 'text'"),
     ],
 )
@@ -191,7 +250,8 @@ def test_wrong_use_is_exit_code_2_and_names_the_value_and_the_fix(arguments: tup
 def test_images_are_fetched_where_no_folder_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     fetched: list[Path] = []
 
-    def fetch() -> Path:
+    def fetch(told: Callable[[int, int | None], None]) -> Path:
+        told(1, None)
         fetched.append(folder)
         return folder
 
@@ -215,6 +275,15 @@ def test_a_damaged_record_or_data_file_is_exit_code_2_and_is_left_alone(folder: 
     result = _call("--data", folder, *SMALL, "--output", path)
     assert (result.exit_code, "not readable as JSON" in result.output) == (2, True)
     assert path.read_text() == '{"schema_version": 1, "entr'
+    for text in ('{"schema_version": 1, "entries": [{"loss": NaN}]}', '{"schema_version": 2, "entries": []}'):
+        path.write_text(text)
+        result = _call("--data", folder, *SMALL, "--output", path)
+        assert (result.exit_code, "Move it away or pass another --output" in _words(result)) == (2, True)
+        assert path.read_text() == text
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = _call("--data", folder, *SMALL, "--output", pipe)
+    assert (result.exit_code, "is no regular file" in _words(result)) == (2, True)
     images = folder / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-1])
     result = _call("--data", folder)

@@ -72,9 +72,9 @@ def test_a_changed_record_is_reported_where_it_is_quoted(tmp_path: Path) -> None
 def test_a_changed_readme_is_reported_and_written_anew(tmp_path: Path) -> None:
     root = copy_checkout(tmp_path)
     committed = {page: (root / page).read_bytes() for page in pages(root)}
-    change(root / "README.md", "-->37 % below AdamW<!--", "-->38 % below AdamW<!--")
+    change(root / "README.md", "number: band-1-steps -->60 %<!--", "number: band-1-steps -->59 %<!--")
     change(root / PERF, "| copy | 1.10 | 45 % |", "| copy | 1.00 | 45 % |")
-    assert [(place.page.as_posix(), place.name) for place in stale(root)] == [("README.md", "gain"), ("perf/README.md", "step")]
+    assert [(place.page.as_posix(), place.name) for place in stale(root)] == [("README.md", "band-1-steps"), ("perf/README.md", "step")]
     assert write(root) == [Path("README.md"), PERF]
     assert {page: (root / page).read_bytes() for page in pages(root)} == committed
     assert write(root) == []
@@ -82,7 +82,7 @@ def test_a_changed_readme_is_reported_and_written_anew(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_any_page_is_broken(tmp_path: Path) -> None:
     root = copy_checkout(tmp_path)
-    change(root / "README.md", "-->37 % below AdamW<!--", "-->38 % below AdamW<!--")
+    change(root / "README.md", "number: band-1-steps -->60 %<!--", "number: band-1-steps -->59 %<!--")
     change(root / PERF, "<!-- numbers: host -->", "<!-- numbers: hots -->")
     before = (root / "README.md").read_bytes()
     with pytest.raises(DataError, match=r"^perf/README\.md:\d+: no block is called 'hots'; there are \['bf16', "):
@@ -105,7 +105,7 @@ def test_a_record_that_lacks_what_is_quoted_is_an_error_that_names_it(tmp_path: 
 
 def test_a_sentence_does_not_take_a_block(tmp_path: Path) -> None:
     root = copy_checkout(tmp_path)
-    change(root / "README.md", "<!-- number: gain -->", "<!-- number: training -->")
+    change(root / "README.md", "<!-- number: band-1-steps -->", "<!-- number: training -->")
     with pytest.raises(DataError, match=r"^README\.md:\d+: 'training' is a block"):
         stale(root)
 
@@ -118,10 +118,10 @@ def test_the_command_says_what_is_out_of_date_and_writes_it(tmp_path: Path) -> N
         return result.exit_code, result.output
 
     assert call("--check") == (0, "")
-    change(root / "README.md", "-->37 % below AdamW<!--", "-->38 % below AdamW<!--")
+    change(root / "README.md", "number: band-1-steps -->60 %<!--", "number: band-1-steps -->59 %<!--")
     code, text = call()
     assert code == 1
-    assert re.match(r"README\.md:\d+: gain is out of date\n  - 38 % below AdamW\n  \+ 37 % below AdamW\nRun ", text)
+    assert re.match(r"README\.md:\d+: band-1-steps is out of date\n  - 59 %\n  \+ 60 %\nRun ", text)
     assert call("--write") == (0, "written: README.md\n")
     assert call("--check") == (0, "")
     change(root / PERF, "<!-- numbers: host -->\n", "")

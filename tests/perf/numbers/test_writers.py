@@ -101,7 +101,6 @@ def test_a_tuned_configuration_is_told_from_the_default() -> None:
 def test_a_gain_that_is_a_loss_is_called_one() -> None:
     ends = {1e-3: (90.0, 100.0), 3e-3: (60.0, 50.0), 9e-3: (70.0, 80.0)}
     runs = [_run(method, lr, 0, loss) for lr, losses in ends.items() for method, loss in zip(("sonew", "adamw"), losses, strict=True)]
-    assert training.gain(_record(*runs)) == "20 % above AdamW"
     text = " ".join(training.training(_record(*runs)).split())
     assert "Both optima lie inside the grid. SONew band 1 ends **20 % above AdamW** (seed by seed 20 to 20 %)" in text
     assert "SONew band 1 5.00 ms of a 100 ms step and AdamW 5.00 ms of a 100 ms step" in text

@@ -127,6 +127,13 @@ def test_a_setting_that_cannot_be_read_is_refused_with_the_fix(text: str, said: 
         ({"schedule_epochs": float("inf")}, r"schedule_epochs=inf is not allowed: .*--schedule-epochs 5"),
         ({"framework": "jax", "counters": True}, r"--counters is not allowed with framework='jax'.*pass --framework torch"),
         ({"methods": ("adam", "sgd"), "given": ("gamma=1",)}, r"--set gamma is not allowed with \['adam', 'sgd'\], only .*--method sonew"),
+        ({"given": ("eps=1", "lr=2", "eps=3")}, r"--set eps=3 is not allowed after another eps\. Pass one"),
+        ({"given": ("lr=2",), "rates": (0.1, 0.2)}, r"--set lr is not allowed with --lr 0\.1: .*Leave one of them out"),
+        ({"search": 2, "rates": (0.1,)}, r"--lr 0\.1 is not allowed with --search, which varies .*Leave one of them out"),
+        (
+            {"search": 2, "methods": ("sonew", "sgd"), "given": ("lr=2", "beta1=0.5")},
+            r"--search is not allowed where --set gives all that it varies in sgd: \['lr', 'beta1'\]",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_the_data_is_read(options: dict[str, Any], said: str) -> None:
@@ -149,6 +156,9 @@ def test_options_that_do_not_fit_are_refused_before_the_data_is_read(options: di
         ({"methods": ("sonew",), "given": ("idea=pivot-floor",), "counters": True}, r"idea='pivot-floor' is tried in .* and --counters"),
         ({"rates": (0.0,)}, r"lr=0\.0 is not allowed"),
         ({"given": ("beta2=1",)}, r"beta2=1\.0 is not allowed: .*--set beta2=0\.9"),
+        ({"given": ("graft=x",)}, r"graft='x' is not allowed: it must be one of"),
+        ({"given": ("chain=0",), "methods": ("sonew",), "framework": "jax"}, r"chain=0 is not allowed: it must be"),
+        ({"methods": ("sonew",), "given": ("idea=pivot-floor", "gamma=1")}, r"gamma=1\.0 is not allowed beside idea='pivot-floor'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(options: dict[str, Any], said: str) -> None:

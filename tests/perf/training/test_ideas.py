@@ -91,11 +91,11 @@ def test_averaged_after_averages_the_directions_of_single_gradients() -> None:
         kept = [param.detach().clone() for param in bare.parameters()]
         optimizer.step()
         directions.append([a - param.detach() for a, param in zip(kept, bare.parameters(), strict=True)])
-    for at, param in enumerate(before):
-        mean = torch.zeros_like(param)
+    for at, expected in enumerate(before):
+        mean = torch.zeros_like(expected)
         for count, direction in enumerate(directions, start=1):
             mean = 0.8 * mean + 0.2 * direction[at]
-            param.sub_(3e-2 * mean / (1 - 0.8**count))
+            expected.sub_(3e-2 * mean / (1 - 0.8**count))
     assert _apart(got, before) < 1e-4  # directions are read as differences of parameters, in float32
 
 

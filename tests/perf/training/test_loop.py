@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
 
 from sonew.errors import InvalidConfigError
 from sonew.torch import SONew
@@ -149,6 +151,22 @@ def test_a_run_that_diverged_ends_with_nulls_and_without_a_result(monkeypatch: p
     assert entry["losses"] == [pytest.approx(np.mean(steps[:2]), rel=1e-5), None, None, None]
     assert entry["loss"] is None
     assert len(steps) == 4
+
+
+def test_an_optimizer_that_finds_no_eigenvectors_ends_its_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its third step, as SOAP and Shampoo do with matrices that are no longer finite."""
+    steps = itertools.count()
+
+    def step(_self: object) -> None:
+        if next(steps) == 2:
+            raise LinAlgError
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    told: list[float] = []
+    entry = train(make_run("adam", steps=7), DATA, CPU, told=lambda _number, mean: told.append(mean))
+    assert (len(entry["losses"]), entry["losses"][1:], entry["loss"], next(steps)) == (4, [None] * 3, None, 3)
+    assert told[0] == pytest.approx(entry["losses"][0], rel=1e-5)
+    assert math.isnan(told[1])
 
 
 def test_a_run_whose_last_step_goes_too_far_has_its_losses_but_no_result() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from sonew_perf.errors import RecordError
 from sonew_perf.training.race import Race, Share, Standing, races
+from sonew_perf.training.results import read_result
 from tests.perf.training.entries import made
 
 ADAM = [made("adam", (80.0, 60.0, 50.0), seed=0), made("adam", (84.0, 64.0, 54.0), seed=1)]  # its mean curve is 82, 62, 52
@@ -119,6 +120,7 @@ def test_of_a_run_that_was_repeated_the_last_counts() -> None:
         {"lr_rule": "constant"},
         {"data": {"name": "images", "sha256": "1" * 64}},
         {"machine": {"device": "Some CPU", "type": "cpu", "threads": 1}},
+        {"machine": {"device": "Some CPU", "type": "cpu", "threads": 2, "flags": "avx2"}},
         {"steps": 28},
     ],
 )
@@ -167,7 +169,10 @@ def test_other_entries_are_left_out() -> None:
     [
         ({"step_s": 0}, "step_s is 0, expected a number above 0"),
         ({"losses": [1.0]}, "losses is a JSON list, expected a list of 2 numbers and nulls"),
-        ({"loss": "low"}, "loss is 'low', expected a number or null"),
+        ({"loss": "low"}, "loss is 'low', expected a number that is not negative"),
+        ({"optimizer_step_s": 0.2}, "optimizer_step_s is 0.2, expected at most the 0.1 of a step"),
+        ({"plans": [{"backend": "cpu"}]}, "plans 1: provenance is missing, expected text"),
+        ({"machine": {"device": "Some CPU", "type": "cpu", "torch": "\x1b[2J"}}, "torch is '\\x1b[2J', expected a printable name"),
         ({"losses_every": 0}, "losses_every is 0, expected a whole number of at least 1"),
         ({"hyper": 3}, "hyper is 3, expected an object"),
         ({"label": 3}, "label is 3, expected text"),
@@ -178,6 +183,17 @@ def test_a_damaged_entry_is_named(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(RecordError, match=r"training run .* of '2026-run'") as raised:
         races([made("adam", (2.0, 1.0), run="2026-run") | changed])
     assert said in str(raised.value)
+
+
+def test_what_an_entry_leaves_out_is_nothing() -> None:
+    """A loss: training diverged; shares of a layer: nobody counted there."""
+    entry = made("sonew", (2.0, 1.0), fallback={"layers": {"a": [0.5, 0.25], "b": None, "c": []}})
+    del entry["loss"], entry["plans"]
+    result = read_result(entry)
+    assert result is not None
+    assert (result.layers, result.fallback) == ({"a": (0.5, 0.25)}, 0.25)
+    assert (result.entry["loss"], result.entry["plans"]) == (None, [])
+    assert _standing([entry]).method.loss == math.inf
 
 
 def test_no_framework_is_loaded() -> None:

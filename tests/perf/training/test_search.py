@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 import torch
 import typer
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch documents it there
 from typer.testing import CliRunner
 
-from sonew.errors import InvalidConfigError
 from sonew_perf.cli import app
 from sonew_perf.cli.searching import find_runs
 from sonew_perf.errors import MeasurementError
@@ -153,13 +151,6 @@ def test_given_settings_are_not_varied(tmp_path: Path, trained: Callable[..., Tr
     assert set(entry["searched"]) == {"lr", "beta1", "beta2"}
 
 
-def test_learning_rates_are_not_given_to_a_search(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
-    trainer = trained()
-    with pytest.raises(InvalidConfigError, match=r"--lr 0\.001 is not allowed with --search"):
-        _search(tmp_path, rates=(1e-3,))
-    assert trainer.runs == []
-
-
 def test_an_interrupted_search_goes_on_and_a_larger_one_takes_over_a_smaller(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     first = trained(raise_in=3)
     with pytest.raises(KeyboardInterrupt):
@@ -219,17 +210,14 @@ def test_what_is_bad_at_the_last_mean_only_is_finished(tmp_path: Path, trained: 
     assert found.outcomes == {"finished": 7}
 
 
-def test_diverged_runs_are_trials_and_no_crash(tmp_path: Path, trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diverged_runs_are_trials_and_no_crash(tmp_path: Path, trained: Callable[..., Trainer]) -> None:
     calls = itertools.count()
     trained(diverges=lambda _: next(calls) in {0, 2})
     found = _search(tmp_path)
     assert [trial.outcome for trial in found.trials] == ["diverged", "finished", "diverged", "finished", "finished"]
     assert [trial.value for trial in found.trials if trial.outcome == "diverged"] == [None, None]
 
-    def singular(*_arguments: object, **_more: object) -> dict[str, Any]:
-        raise LinAlgError
-
-    monkeypatch.setattr(searching, "train_one", singular)
+    trained(diverges=lambda _: True)
     with pytest.raises(MeasurementError, match=r"none of the 5 trials of Adam came to its end.*a larger --search"):
         _search(tmp_path, variant=("adam", None))
 

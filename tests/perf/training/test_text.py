@@ -105,6 +105,14 @@ def test_what_is_no_text_or_too_short_is_named_with_the_fix(tmp_path: Path, cont
         assert "with --data; without it it is the documentation" in str(caught.value)
 
 
+def test_a_name_is_one_that_a_record_may_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "<a>\n\udcff.txt"
+    path.write_text("ab" * 400)
+    assert text.load(path).name == "?a???.txt"
+    monkeypatch.chdir(tmp_path)
+    assert text.load(Path("..") / tmp_path.name).name == text.load(Path()).name == tmp_path.name
+
+
 def test_a_missing_path_an_unsuitable_folder_and_a_device_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere cannot be read: No such file or directory"):
         text.load(tmp_path / "nowhere")

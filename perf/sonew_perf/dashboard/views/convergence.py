@@ -43,7 +43,7 @@ def _entries(content: Content) -> Iterator[Row]:
         try:
             current = whole if "label" in whole else renewed(whole)
             if read_result(current) is not None:
-                yield {"loss": None} | current
+                yield current
         except RecordError:
             continue
 
@@ -140,7 +140,7 @@ def _share(share: Share | None) -> Row | None:
 
 def _fallback(shared: Conditions, results: Sequence[Result]) -> Row | None:
     """Shares of each layer's columns that fell back, mean over the seeds; None where nobody counted."""
-    counted = [result.entry["fallback"]["layers"] for result in results if result.fallback is not None]
+    counted = [result.layers for result in results if result.layers]
     if not counted:
         return None
     layers = {name: [shares[name] for shares in counted if name in shares] for name in counted[0]}

@@ -11,6 +11,7 @@ import numpy as np
 
 from sonew.documents import UnreadableFileError, read_regular_file
 from sonew_perf.errors import DataError
+from sonew_perf.records.checks import LONGEST_NAME
 from sonew_perf.training.tasks.data import Data
 
 CONTEXT: Final = 64  # characters that the model sees at once
@@ -115,6 +116,12 @@ def data_of(text: str, name: str) -> Data:
     )
 
 
+def _name_of(path: Path) -> str:
+    """The file's or folder's, as a record may say it: short and printable, without < and >."""
+    name = (path.name or path.resolve().name)[:LONGEST_NAME]
+    return "".join(character if character.isprintable() and character not in "<>" else "?" for character in name) or "text"
+
+
 def load(path: Path | None) -> Data:
     """The text in a file, or in a folder's files; of None the documentation of this Python.
 
@@ -123,4 +130,4 @@ def load(path: Path | None) -> Data:
     """
     if path is None:
         return data_of(_python_documentation(), f"documentation of Python {platform.python_version()}")
-    return data_of(_user_text(path), path.name or str(path))
+    return data_of(_user_text(path), _name_of(path))

@@ -1,0 +1,73 @@
+"""The blocks and numbers of the training benchmark: which records, with which commands, and what writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from sonew_perf.numbers import benchmarks, race
+from sonew_perf.numbers.source import Source
+
+DATE: Final = "2026-11-28-epyc-avx512-train"
+FIVE_EPOCHS: Final = f"{DATE}-five-epochs.json"
+FIVE_EPOCHS_JAX: Final = f"{DATE}-five-epochs-jax.json"
+FULL: Final = f"{DATE}-full.json"
+SEARCHED: Final = f"{DATE}-search.json"
+IDEAS: Final = tuple(f"{DATE}-{name}.json" for name in ("averaged-after", "wider-bands", "pivot-floor", "slow-couplings"))
+MUON_SOAP: Final = f"{DATE}-muon-soap.json"
+TEXT: Final = f"{DATE}-text.json"
+NARROW_STATE: Final = f"{DATE}-bf16-state.json"
+PURE: Final = f"{DATE}-bf16.json"
+EPS: Final = (f"{DATE}-eps-text.json", f"{DATE}-eps-autoencoder.json")
+
+RUN: Final = "sonew-perf train"
+IMAGES: Final = f"{RUN} --data mnist"
+THREE: Final = "--method sonew --method adam --band 1 --band 4"
+OURS: Final = "--method sonew --band 1 --band 4"
+SEEDS: Final = "--seed 0 --seed 1 --seed 2"
+SHORT: Final = f"--epochs 3 --schedule-epochs 3 --lr-rule steps --search 4 --ranges narrow {SEEDS}"
+MOMENTS: Final = "--set beta1=0.9 --set beta2=0.99"
+REFERENCE: Final = {"SONew band 1": (70.9, 0.04), "SONew band 4": (71.1, 0.05), "Adam": (126.0, 0.07)}
+"""Mean training loss of epoch 5 with the reference settings, measured before this benchmark was written, and how far off it may be."""
+
+SOURCES: Final[Mapping[str, Source]] = {
+    "train-five-epochs": Source(
+        (FIVE_EPOCHS, FIVE_EPOCHS_JAX),
+        partial(benchmarks.epoch, number=5, expected=REFERENCE, command=f"{IMAGES} {THREE} --epochs 5 {SEEDS}"),
+    ),
+    "train-full": Source((FULL,), partial(race.race, command=f"{IMAGES} {THREE}", steps=6000)),
+    "band-1-steps": Source((FULL,), partial(race.share, label="SONew band 1", of="steps", steps=6000)),
+    "band-1-wall": Source((FULL,), partial(race.share, label="SONew band 1", of="wall", steps=6000)),
+    "train-summary": Source((FULL,), partial(race.race, steps=6000)),
+    "train-search": Source((SEARCHED, MUON_SOAP), partial(race.race, command=f"{IMAGES} {THREE} {SHORT}", steps=180)),
+    "train-ideas": Source(
+        (SEARCHED, *IDEAS),
+        partial(
+            benchmarks.ideas,
+            plain="SONew band 4",
+            apart=("Adam", "SONew band 1"),
+            command=f"{IMAGES} --method sonew --band 4 {SHORT} --set idea=IDEA",
+        ),
+    ),
+    "train-text": Source(
+        (TEXT,),
+        partial(
+            race.race,
+            task="text",
+            command=f"{RUN} --task text --method adamw {OURS} --epochs 2 --schedule-epochs 2 --search 5 --ranges narrow {MOMENTS} "
+            f"--set weight_decay=0.01 {SEEDS}",
+        ),
+    ),
+    "train-narrow-state": Source(
+        (FIVE_EPOCHS, NARROW_STATE),
+        partial(benchmarks.narrow_state, command=f"{IMAGES} {OURS} --precision bf16-state --epochs 5 {SEEDS} --counters"),
+    ),
+    "train-bf16": Source(
+        (PURE,), partial(benchmarks.pure, command=f"{IMAGES} {OURS} --precision bf16 --steps 120 --seed 0 --seed 1 ... --seed 9")
+    ),
+    "train-eps": Source(
+        EPS,
+        partial(benchmarks.settings, shown=("eps", "eps_rel"), command=f"{RUN} {OURS} {MOMENTS} --set eps=EPS --set eps_rel=EPS_REL"),
+    ),
+}
