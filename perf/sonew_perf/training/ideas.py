@@ -116,31 +116,32 @@ class Changed(torch.optim.Optimizer):
             param.sub_((own * scale).view_as(param), alpha=self.param_groups[0]["lr"])
 
 
-class AveragedAfter(SONew):
+class AveragedAfter(torch.optim.Optimizer):
     """Preconditions the gradient and averages the grafted directions, where SONew preconditions the averaged gradient.
 
     Args:
-        params: of one group. lr, beta1: of the average. settings: of SONew, whose own momentum is off.
+        inner: forms the directions of single gradients: its own momentum is off. lr, beta1: of the average.
     """
 
-    def __init__(self, params: Iterable[torch.Tensor], lr: float, beta1: float, **settings: Any) -> None:  # noqa: ANN401  # SONew checks them
-        super().__init__(params, lr, **settings)
-        self._beta1, self._count = beta1, 0
-        self._means: dict[torch.Tensor, torch.Tensor] = {}
+    def __init__(self, inner: SONew, lr: float, beta1: float) -> None:
+        super().__init__(inner.param_groups[0]["params"], {"lr": lr})
+        self._inner, self._beta1, self._count = inner, beta1, 0
+        self._inner.param_groups[0]["lr"] = 1.0
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch types it by overloads
         """Step every parameter of the one group."""
         del closure
         group, self._count = self.param_groups[0], self._count + 1
-        rate, before = group["lr"], [param.clone() for param in group["params"]]
-        group["lr"] = 1.0
-        super().step()
-        group["lr"] = rate
+        before = [param.clone() for param in group["params"]]
+        self._inner.step()
+        rate = group["lr"] / (1 - self._beta1**self._count)
         for param, kept in zip(group["params"], before, strict=True):
-            mean = self._means.setdefault(param, torch.zeros_like(param))
-            mean.lerp_(kept - param, 1 - self._beta1)
-            param.copy_(kept).sub_(mean, alpha=rate / (1 - self._beta1**self._count))
+            state = self.state[param]
+            if not state:
+                state |= {"mean": torch.zeros_like(param), "sonew": self._inner.state[param]}
+            state["mean"].lerp_(kept - param, 1 - self._beta1)
+            param.copy_(kept).sub_(state["mean"], alpha=rate)
 
 
 def build(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -156,6 +157,7 @@ def build(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
             raise InvalidConfigError(msg)
     rates: dict[str, Any] = {"eps": settings.eps, "band": settings.band, "chain": settings.chain}
     if settings.idea == "averaged-after":
-        return AveragedAfter(model.parameters(), settings.lr, settings.beta1, betas=(0.0, settings.beta2), **rates)
+        inner = SONew(model.parameters(), betas=(0.0, settings.beta2), **rates)
+        return AveragedAfter(inner, settings.lr, settings.beta1)
     hyper = Hyper(lr=settings.lr, beta1=settings.beta1, beta2=settings.beta2, **rates)
     return Changed(model.parameters(), settings.idea, hyper)

@@ -39,7 +39,7 @@ def _range(values: Sequence[float]) -> str:
 def headline(race: Race) -> str:
     """Machine, versions, seeds and load of a race, in one line."""
     about, machines = race.conditions, [result.entry["machine"] for result in race.results]
-    said = [f"{about.device} ({about.type}), {about.threads} CPU threads"]
+    said = [f"{about.device} ({about.type}), {about.threads} CPU threads" + (f", {about.flags}" if about.flags else "")]
     for name in PACKAGES:
         found = dict.fromkeys(str(machine[name]) for machine in machines if name in machine)
         said += [f"{name} {' and '.join(found)}"] if found else []

@@ -173,7 +173,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(
 
 def test_commands_may_write_to_one_file_at_once(trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another command adds its run to the file while this one trains."""
-    path, fake = tmp_path / "training.json", vars(running)["train"]
+    path = tmp_path / "training.json"
+    fake: Callable[..., dict[str, Any]] = vars(running)["train"]
     others = iter([("--seed", "7", "--method", "adam")])
 
     def meanwhile(*arguments: Any, **more: Any) -> dict[str, Any]:

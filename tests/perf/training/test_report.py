@@ -33,6 +33,10 @@ def test_the_title_says_what_was_trained_and_whether_to_the_end() -> None:
     race = _race(*ADAM)
     assert report.title(race, "Task", "loss") == "Task, 30 steps, batch 100, learning rate by epochs: loss"
     cut = _race(made("adam", (9.0,), schedule_steps=500))
+    flags = made("adam", (9.0,), machine=ADAM[0]["machine"] | {"flags": "avx2 fma"})
+    assert (
+        report.headline(_race(flags)) == "Some CPU (cpu), 2 CPU threads, avx2 fma; torch 2.13.0; seed 0; load average before the runs 0.50"
+    )
     assert report.title(cut, "Task", "loss") == "Task, 10 steps of a schedule of 500, batch 100, learning rate by epochs: loss"
 
 

@@ -51,6 +51,7 @@ def _entries(content: Content) -> Iterator[Row]:
 def _race(content: Content, race: Race) -> Row:
     shared = race.conditions
     baselines = {standing.baseline.label: standing.target for standing in race.standings if standing.baseline is not None}
+    machine = Machine(id="", device=shared.device, type=shared.type, threads=shared.threads).name
     return {
         "id": hashlib.sha256(repr(shared).encode()).hexdigest()[:8],
         "task": shared.task,
@@ -59,7 +60,7 @@ def _race(content: Content, race: Race) -> Row:
         "schedule_steps": shared.schedule_steps,
         "lr_rule": shared.lr_rule,
         "batch": shared.batch,
-        "machine": Machine(id="", device=shared.device, type=shared.type, threads=shared.threads).name,
+        "machine": f"{machine}, {shared.flags}" if shared.flags else machine,
         "baselines": [{"label": label, "loss": number(loss)} for label, loss in baselines.items()],
         "lines": [line for standing in race.standings for line in _lines(race, standing)],
         "runs": [_run(content, race, result) for result in race.results],
