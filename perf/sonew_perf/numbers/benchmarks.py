@@ -125,7 +125,10 @@ def settings(*records: Record, shown: Sequence[str], command: str) -> str:
         row.setdefault((entry["task"], entry["band"]), []).append(float("inf") if entry["loss"] is None else entry["loss"])
     best = {column: min(statistics.fmean(row[column]) for row in cells.values() if column in row) for column in columns}
     rows = [
-        (*(f"{value:g}" for value in values), *(_setting_cell(row.get(column), best[column]) for column in columns))
+        (
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
+            *(_setting_cell(row.get(column), best[column]) for column in columns),
+        )
         for values, row in cells.items()
     ]
     return block(paragraph(_told(records, command)), table((*shown, *(f"{task}, band {band}" for task, band in columns)), rows))

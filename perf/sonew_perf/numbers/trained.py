@@ -19,6 +19,7 @@ MUON_SOAP: Final = f"{DATE}-muon-soap.json"
 TEXT: Final = f"{DATE}-text.json"
 NARROW_STATE: Final = f"{DATE}-bf16-state.json"
 PURE: Final = f"{DATE}-bf16.json"
+TEXT_LAYERS: Final = f"{DATE}-text-layers.json"
 EPS: Final = (f"{DATE}-eps-text.json", f"{DATE}-eps-autoencoder.json")
 
 RUN: Final = "sonew-perf train"
@@ -69,5 +70,14 @@ SOURCES: Final[Mapping[str, Source]] = {
     "train-eps": Source(
         EPS,
         partial(benchmarks.settings, shown=("eps", "eps_rel"), command=f"{RUN} {OURS} {MOMENTS} --set eps=EPS --set eps_rel=EPS_REL"),
+    ),
+    "train-layers": Source(
+        (TEXT_LAYERS,),
+        partial(
+            benchmarks.settings,
+            shown=("chain", "layers"),
+            command=f"{RUN} --task text {OURS} --epochs 2 --schedule-epochs 2 --lr 8.559e-3 {MOMENTS} --set eps=5.266e-8 "
+            "--set weight_decay=0.01 --set chain=CHAIN --set layers=LAYERS",
+        ),
     ),
 }
