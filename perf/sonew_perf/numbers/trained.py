@@ -19,6 +19,7 @@ MUON_SOAP: Final = f"{DATE}-muon-soap.json"
 TEXT: Final = f"{DATE}-text.json"
 NARROW_STATE: Final = f"{DATE}-bf16-state.json"
 PURE: Final = f"{DATE}-bf16.json"
+TEXT_ADAMW: Final = f"{DATE}-text-adamw.json"
 TEXT_LAYERS: Final = f"{DATE}-text-layers.json"
 EPS: Final = (f"{DATE}-eps-text.json", f"{DATE}-eps-autoencoder.json")
 
@@ -52,7 +53,7 @@ SOURCES: Final[Mapping[str, Source]] = {
         ),
     ),
     "train-text": Source(
-        (TEXT,),
+        (TEXT, TEXT_ADAMW),
         partial(
             race.race,
             task="text",
