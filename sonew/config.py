@@ -98,13 +98,14 @@ class Hyper:
             _require(name, value, "True or False", fix, ok=isinstance(value, bool))
 
 
-def default_gamma(state_dtype: str, beta2: float) -> float:
-    """Where pivots become rounding: 0, or with bfloat16 state 2^-8 / sqrt(1 - beta2^2), at most 0.5: about the noise of a stored average.
+def default_gamma(state_dtype: str, beta2: float, band: int) -> float:
+    """Where pivots become rounding: 0, or with bfloat16 state 2^-8 / sqrt(1 - beta2^2), at most 0.5, divided by the band.
 
-    Averages stored stochastically in 8 bits carry that noise relative to their size, so a window's last pivot, a difference of
-    averages, says nothing below it. Measured: perf/sonew_perf/training/README.md.
+    Averages stored stochastically in 8 bits carry about that noise relative to their size, so the pivot of a narrow window, a difference
+    of averages, says nothing below it. In wider windows sound pivots are small as well, and a column that falls back loses every coupling.
+    Measured: perf/sonew_perf/training/README.md.
     """
-    return min(0.5, 2.0**-8 / math.sqrt(1.0 - beta2 * beta2)) if state_dtype == "bfloat16" else 0.0
+    return min(0.5, 2.0**-8 / math.sqrt(1.0 - beta2 * beta2)) / max(1, band) if state_dtype == "bfloat16" else 0.0
 
 
 def chain_length(chain: Chain, shape: tuple[int, ...]) -> int:

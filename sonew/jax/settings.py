@@ -41,9 +41,12 @@ def read_numbers(*, band: Any, graft: Any, chain: Any, state_dtype: str, **named
     if named["gamma"] is None:
         b2 = known(named["b2"])
         if state_dtype == "bfloat16" and b2 is None:
-            msg = "gamma=None is not allowed with bfloat16 state where b2 is an array: it must be a number. Pass gamma=0.028 for b2=0.99."
+            msg = (
+                "gamma=None is not allowed with bfloat16 state where b2 is an array: it must be a number. "
+                "Pass gamma=0.028 for b2=0.99 and band 1."
+            )
             raise InvalidConfigError(msg)
-        named["gamma"] = 0.0 if b2 is None else default_gamma(state_dtype, b2)
+        named["gamma"] = 0.0 if b2 is None or not isinstance(band, int) else default_gamma(state_dtype, b2, band)
     numbers = {NAMES[name]: known(value) for name, value in named.items()}
     fixed: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     hyper = Hyper(band=band, graft=graft, chain=chain, **fixed)  # checks what is known, under the names of the mathematics

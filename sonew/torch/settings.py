@@ -130,7 +130,7 @@ def built_in(kind: type) -> dict[str, Any]:
 def fill_gamma(group: dict[str, Any]) -> None:
     """Give a group whose `gamma` is None its default."""
     if group["gamma"] is None:
-        group["gamma"] = default_gamma(dtype_name(group["state_dtype"]), group["betas"][1])
+        group["gamma"] = default_gamma(dtype_name(group["state_dtype"]), group["betas"][1], group["band"])
 
 
 def check_group(group: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def test_what_is_compiled_cannot_be_injected(name: str, value: int, named: tuple
 
 
 def test_injected_decays_of_bfloat16_state_need_gamma() -> None:
-    """Its default is a number that follows from b2, which is not known when the program is made."""
+    """Its default is a number that follows from b2 (and the band), which is not known when the program is made."""
     with pytest.raises(InvalidConfigError, match=r"gamma=None.*Pass gamma=0\.028"):
         optax.inject_hyperparams(sonew)(LR, state_dtype="bfloat16").init(parameters())
 

@@ -122,11 +122,20 @@ def test_bad_settings_are_refused(settings: dict[str, Any], part: str) -> None:
         SONew(parameters((3,)), **settings)
 
 
-@pytest.mark.parametrize(("state", "beta2", "want"), [("float32", 0.99, 0.0), (BF16, 0.99, 0.027691), (BF16, 0.999, 0.087371)])
-def test_pivots_below_the_noise_of_bfloat16_averages_fall_back_by_default(state: Any, beta2: float, want: float) -> None:
-    """2^-8 / sqrt(1 - beta2^2); an explicit gamma, 0 too, is kept, and a group may have its own."""
+@pytest.mark.parametrize(
+    ("state", "beta2", "band", "want"),
+    [
+        ("float32", 0.99, 1, 0.0),
+        (BF16, 0.99, 1, 0.027691),
+        (BF16, 0.999, 1, 0.087371),
+        (BF16, 0.99, 4, 0.0069228),
+        (BF16, 0.99, 0, 0.027691),
+    ],
+)
+def test_pivots_below_the_noise_of_bfloat16_averages_fall_back_by_default(state: Any, beta2: float, band: int, want: float) -> None:
+    """2^-8 / sqrt(1 - beta2^2), divided by the band; an explicit gamma, 0 too, is kept, and a group may have its own."""
     groups: list[dict[str, Any]] = [{"params": parameters((3,))}, {"params": parameters((4,)), "gamma": 0.0}]
-    optimizer = SONew(groups, betas=(0.9, beta2), state_dtype=state)
+    optimizer = SONew(groups, betas=(0.9, beta2), band=band, state_dtype=state)
     assert [group["gamma"] for group in optimizer.param_groups] == [pytest.approx(want, rel=1e-4), 0.0]
 
 

@@ -12,6 +12,7 @@ from sonew_perf.numbers.words import NONE, block, bold, facts, listed, paragraph
 from sonew_perf.records.files import Entry
 from sonew_perf.records.results import TRAINING
 
+NARROW: Final = "bf16-state"
 SOUND: Final = 0.01  # how far the loss with narrow state may lie above that with float32 state
 
 
@@ -73,22 +74,26 @@ def ideas(*records: Record, plain: str, apart: Sequence[str] = (), command: str)
     return block(paragraph(_told(records, command)), table(heads, rows))
 
 
-def narrow_state(wide: Record, narrow: Record, *, command: str) -> str:
+def narrow_state(wide: Record, *narrow: Record, command: str) -> str:
     """The loss with bfloat16 state beside that with float32 state, seed by seed, and the columns that fell back.
 
     Args:
-        wide, narrow: records of the same runs in float32 and with bfloat16 state.
+        wide: runs in float32. narrow: the same with bfloat16 state, with one gamma or another; those of other settings are left out.
     """
-    theirs = by_label([wide])
+    theirs = {label: {entry["seed"]: entry for entry in entries} for label, entries in by_label([wide]).items()}
     rows = []
-    for label, entries in by_label([narrow]).items():
-        plain = theirs[label.removesuffix(", bf16-state")]
+    for label, found in by_label(narrow).items():
+        same = theirs[label.partition(",")[0]]
+        entries = [entry for entry in found if entry["hyper"]["beta2"] == same[entry["seed"]]["hyper"]["beta2"]]
+        if not entries or entries[0]["precision"] != NARROW:
+            continue
+        plain = [same[entry["seed"]] for entry in entries]
         ours, base = ([entry["loss"] for entry in runs] for runs in (entries, plain))
         apart = statistics.fmean(ours) / statistics.fmean(base) - 1
         judged = "within 1 %" if apart <= SOUND else "**not within 1 %**"
-        rows.append((label, _spread(base), _spread(ours), f"{100 * apart:+.1f} %: {judged}", _fallen(entries)))
-    heads = ("method", "float32 state", "bfloat16 state", "apart", "columns that fall back in the last epoch, by layer")
-    return block(paragraph(_told([narrow], command)), table(heads, rows))
+        rows.append((label, str(len(entries)), _spread(base), _spread(ours), f"{100 * apart:+.1f} %: {judged}", _fallen(entries)))
+    heads = ("method", "seeds", "float32 state", "bfloat16 state", "apart", "columns that fall back in the last epoch, by layer")
+    return block(paragraph(_told(narrow, command)), table(heads, rows))
 
 
 def _fallen(entries: Sequence[Entry]) -> str:
@@ -115,13 +120,13 @@ def settings(*records: Record, shown: Sequence[str], command: str) -> str:
     """Final losses by setting, a column per task and band.
 
     Args:
-        records: one per task. shown: the settings that are compared.
+        records: one per task. shown: the settings that are compared, or other fields of an entry.
     """
     entries = [entry for found in by_label(records).values() for entry in found]
     columns = list(dict.fromkeys((entry["task"], entry["band"]) for entry in entries))
     cells: dict[tuple[object, ...], dict[tuple[str, int], list[float]]] = {}
     for entry in entries:
-        row = cells.setdefault(tuple(entry["hyper"][name] for name in shown), {})
+        row = cells.setdefault(tuple(entry["hyper"].get(name, entry.get(name)) for name in shown), {})
         row.setdefault((entry["task"], entry["band"]), []).append(float("inf") if entry["loss"] is None else entry["loss"])
     best = {column: min(statistics.fmean(row[column]) for row in cells.values() if column in row) for column in columns}
     rows = [
@@ -132,6 +137,10 @@ def settings(*records: Record, shown: Sequence[str], command: str) -> str:
         for values, row in cells.items()
     ]
     return block(paragraph(_told(records, command)), table((*shown, *(f"{task}, band {band}" for task, band in columns)), rows))
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "default" if value is None else str(value)
 
 
 def _setting_cell(losses: Sequence[float] | None, best: float) -> str:

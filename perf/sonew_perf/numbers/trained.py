@@ -18,6 +18,7 @@ IDEAS: Final = tuple(f"{DATE}-{name}.json" for name in ("averaged-after", "wider
 MUON_SOAP: Final = f"{DATE}-muon-soap.json"
 TEXT: Final = f"{DATE}-text.json"
 NARROW_STATE: Final = f"{DATE}-bf16-state.json"
+NARROW_GAMMA: Final = f"{DATE}-bf16-gamma.json"
 PURE: Final = f"{DATE}-bf16.json"
 TEXT_ADAMW: Final = f"{DATE}-text-adamw.json"
 TEXT_LAYERS: Final = f"{DATE}-text-layers.json"
@@ -62,8 +63,8 @@ SOURCES: Final[Mapping[str, Source]] = {
         ),
     ),
     "train-narrow-state": Source(
-        (FIVE_EPOCHS, NARROW_STATE),
-        partial(benchmarks.narrow_state, command=f"{IMAGES} {OURS} --precision bf16-state --epochs 5 {SEEDS} --counters"),
+        (FIVE_EPOCHS, NARROW_STATE, NARROW_GAMMA),
+        partial(benchmarks.narrow_state, command=f"{IMAGES} {OURS} --precision bf16-state --epochs 5 {SEEDS} --counters --set gamma=GAMMA"),
     ),
     "train-bf16": Source(
         (PURE,), partial(benchmarks.pure, command=f"{IMAGES} {OURS} --precision bf16 --steps 120 --seed 0 --seed 1 ... --seed 9")
@@ -79,6 +80,14 @@ SOURCES: Final[Mapping[str, Source]] = {
             shown=("chain", "layers"),
             command=f"{RUN} --task text {OURS} --epochs 2 --schedule-epochs 2 --lr 8.559e-3 {MOMENTS} --set eps=5.266e-8 "
             "--set weight_decay=0.01 --set chain=CHAIN --set layers=LAYERS",
+        ),
+    ),
+    "train-gamma": Source(
+        (NARROW_GAMMA,),
+        partial(
+            benchmarks.settings,
+            shown=("precision", "beta2", "gamma"),
+            command=f"{IMAGES} --method sonew --band BAND --precision PRECISION --epochs 5 --set beta2=BETA2 --set gamma=GAMMA",
         ),
     ),
 }

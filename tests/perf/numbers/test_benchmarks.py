@@ -51,11 +51,21 @@ def test_without_the_plain_method_nothing_is_judged() -> None:
 
 def test_narrow_state_is_held_to_one_percent_and_shows_which_layers_fall_back() -> None:
     layers = {"0.weight": [0.5, 0.1], "2.weight": [0.5, 0.25], "0.bias": [0.9, 0.9]}
-    narrow: dict[str, Any] = {"label": "SONew band 1, bf16-state", "fallback": {"layers": layers}}
-    wide = _record("a.json", made("sonew", (50.0,)))
+    hyper = {"lr": 1e-3, "beta2": 0.9}
+    narrow: dict[str, Any] = {
+        "label": "SONew band 1, bf16-state",
+        "precision": "bf16-state",
+        "fallback": {"layers": layers},
+        "hyper": hyper,
+    }
+    wide = _record("a.json", made("sonew", (50.0,), hyper=hyper))
     for loss, judged in ((50.4, "+0.8 %: within 1 %"), (51.0, "+2.0 %: **not within 1 %**")):
         text = benchmarks.narrow_state(wide, _record("b.json", made("sonew", (loss,), **narrow)), command="train")
-        assert _rows(text)[0][3:] == [judged, "10.0 % (`0.weight`) to 25.0 % (`2.weight`)"]
+        assert _rows(text) == [
+            ["SONew band 1, bf16-state", "1", *_rows(text)[0][2:4], judged, "10.0 % (`0.weight`) to 25.0 % (`2.weight`)"],
+        ]
+    other = made("sonew", (9.0,), **(narrow | {"hyper": hyper | {"beta2": 0.8}}))
+    assert _rows(benchmarks.narrow_state(wide, _record("b.json", other), command="train")) == []
 
 
 def test_runs_in_bfloat16_are_counted_and_those_that_diverged_left_out_of_the_mean() -> None:

@@ -84,7 +84,7 @@ def test_sonew_takes_every_setting_and_the_precision(precision: str, narrow: str
 def test_without_a_gamma_sonew_chooses_it_from_the_type_of_its_state() -> None:
     plain = replace(SETTINGS, gamma=None)
     chosen = [group_of(build("sonew", model_in(precision), plain, precision))["gamma"] for precision in ("fp32", "bf16-state")]
-    assert chosen == [0, default_gamma("bfloat16", 0.95)]
+    assert chosen == [0, default_gamma("bfloat16", 0.95, SETTINGS.band)]
     assert chosen[1] > 0
 
 
