@@ -131,7 +131,7 @@ def settings(*records: Record, shown: Sequence[str], command: str) -> str:
     best = {column: min(statistics.fmean(row[column]) for row in cells.values() if column in row) for column in columns}
     rows = [
         (
-            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
+            *map(_value, values),
             *(_setting_cell(row.get(column), best[column]) for column in columns),
         )
         for values, row in cells.items()
@@ -140,7 +140,7 @@ def settings(*records: Record, shown: Sequence[str], command: str) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else "default" if value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else "not given" if value is None else str(value)
 
 
 def _setting_cell(losses: Sequence[float] | None, best: float) -> str:

@@ -82,5 +82,6 @@ def test_settings_are_rows_and_tasks_with_bands_columns() -> None:
     text = benchmarks.settings(one, two, shown=("eps",), command="train")
     assert "| eps | text, band 1 | autoencoder, band 1 |" in text
     assert _rows(text) == [["1e-08", "1.750", "**70.00**"], ["1e-12", "**1.500**", "inf"]]
-    words = _record("c.json", made("sonew", (1.5,), task="text", hyper={"lr": 1e-3, "chain": "row"}))
-    assert _rows(benchmarks.settings(words, shown=("chain",), command="train")) == [["row", "**1.500**"]]
+    words = _record("c.json", made("sonew", (1.5,), task="text", hyper={"lr": 1e-3, "chain": "row", "gamma": None}))
+    shown = ("chain", "gamma", "precision")  # the last is a field of the entry itself
+    assert _rows(benchmarks.settings(words, shown=shown, command="train")) == [["row", "not given", "fp32", "**1.500**"]]
