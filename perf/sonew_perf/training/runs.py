@@ -44,6 +44,25 @@ class Run:
         """None for a method without one."""
         return self.settings.band if "band" in self.uses else None
 
+    def describe(self) -> Entry:
+        """What is trained, with everything but the optimizer's settings, as records and studies name it."""
+        return {
+            "task": self.task,
+            "framework": self.framework,
+            "precision": self.precision,
+            "method": self.method,
+            "band": self.band,
+            "lr_rule": self.lr_rule,
+            "schedule_steps": self.schedule_steps,
+            "seed": self.seed,
+            "steps": self.steps,
+            "batch": self.batch,
+        }
+
+    def fixed(self, searched: Iterable[str]) -> Entry:
+        """The settings that a search of these does not vary."""
+        return {name: value for name, value in as_entry(self.settings, self.uses).items() if name not in set(searched)}
+
     @property
     def label(self) -> str:
         """The method as tables name it: with everything that is not plain, but not its rates."""
@@ -62,18 +81,9 @@ def identity(run: Run, data: Mapping[str, Any], machine: Mapping[str, Any]) -> E
     """What an entry must agree on to be this run's result: the run, the data and the machine."""
     return {
         "kind": KIND,
-        "task": run.task,
-        "framework": run.framework,
-        "precision": run.precision,
-        "method": run.method,
+        **run.describe(),
         "label": run.label,
-        "band": run.band,
         "lr": run.settings.lr,
-        "lr_rule": run.lr_rule,
-        "schedule_steps": run.schedule_steps,
-        "seed": run.seed,
-        "steps": run.steps,
-        "batch": run.batch,
         "hyper": as_entry(run.settings, run.uses),
         "data": dict(data),
         "machine": dict(machine),

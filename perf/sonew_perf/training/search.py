@@ -24,7 +24,7 @@ from sonew_perf.training.loop import mean_every
 from sonew_perf.training.methods import METHODS
 from sonew_perf.training.running import UNFINISHED, train_one
 from sonew_perf.training.runs import Run
-from sonew_perf.training.settings import RANGES, Range, Settings, as_entry
+from sonew_perf.training.settings import RANGES, Range, Settings
 from sonew_perf.training.tasks.data import Data
 from sonew_perf.training.tasks.table import TASKS
 
@@ -86,25 +86,14 @@ def _space(asked: Asked, data: Data, method: str, band: int | None) -> _Space:
 
 def _subject(space: _Space, asked: Asked, data: Data, device: torch.device) -> dict[str, Any]:
     """Everything that a trial's value depends on."""
-    run = space.base
-    fixed = {name: value for name, value in as_entry(run.settings, run.uses).items() if name not in space.searched}
     return {
         "protocol": PROTOCOL,
         "sonew": sonew.__version__,
-        "task": run.task,
+        **space.base.describe(),
         "data": data.describe(),
-        "framework": run.framework,
         "device": device.type,
-        "precision": run.precision,
-        "method": run.method,
-        "band": run.band,
-        "lr_rule": run.lr_rule,
-        "schedule_steps": run.schedule_steps,
-        "seed": run.seed,
-        "steps": run.steps,
-        "batch": run.batch,
         "ranges": {name: asdict(at) for name, at in space.searched.items()} | {"name": asked.ranges},
-        "fixed": fixed,
+        "fixed": space.base.fixed(space.searched),
     }
 
 
