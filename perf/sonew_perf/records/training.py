@@ -10,6 +10,11 @@ from sonew_perf.records.model import Machine, Point, Series
 from sonew_perf.records.results import STATUSES, Result, done_point, plan_facts, quantile, series_id
 from sonew_perf.training.runs import PLAIN
 
+OLDER_LABELS: Final[Mapping[str, str]] = {  # by method, of records until 2026-11-23, whose entries have none
+    "sonew": "SONew band {band}",
+    "sonew-bf16-state": "SONew band {band}, bf16 state",
+    "adamw": "AdamW",
+}
 BF16_STATE: Final = "-bf16-state"  # of a method's name, in records without a precision
 ROUNDED: Final = "bf16-rounded"
 DTYPES: Final[Mapping[str, str]] = {  # of parameters and state, by precision

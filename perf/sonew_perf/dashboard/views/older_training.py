@@ -8,6 +8,7 @@ from typing import Final
 
 from sonew_perf.dashboard.content import Row
 from sonew_perf.records.checks import Fields, is_number
+from sonew_perf.records.training import OLDER_LABELS
 
 LAST_STEPS: Final = 20  # where a record has no result of its own, the mean loss over these
 ELEMENTS: Final[Mapping[str, int]] = {"autoencoder": 2_837_314}  # parameters of a task's model
@@ -16,7 +17,6 @@ STATE_BYTES: Final[Mapping[str, Callable[[int], int]]] = {  # per parameter, by 
     "sonew-bf16-state": lambda band: 2 * (band + 2),
     "adamw": lambda _band: 8,
 }
-LABELS: Final[Mapping[str, str]] = {"sonew": "SONew band {band}", "sonew-bf16-state": "SONew band {band}, bf16 state", "adamw": "AdamW"}
 
 
 def renewed(entry: Row) -> Row:
@@ -59,7 +59,7 @@ def _hyper(fields: Fields) -> Row:
 def _label(fields: Fields, method: str, band: int) -> str:
     """The method with what changes what it does, but not its learning rate."""
     gamma = fields.inner("hyper").number("gamma")
-    return LABELS.get(method, method).replace("{band}", str(band)) + ("" if gamma is None else f", gamma {gamma:g}")
+    return OLDER_LABELS.get(method, method).replace("{band}", str(band)) + ("" if gamma is None else f", gamma {gamma:g}")
 
 
 def _end(losses: list[float | None]) -> float | None:
