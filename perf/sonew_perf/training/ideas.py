@@ -75,8 +75,8 @@ class Changed(torch.optim.Optimizer):
 
     Args:
         params: of one group. hyper: lr is read from the group.
-        idea: "slow-couplings" (off-diagonals forget `SLOWER` times more slowly), "pivot-floor" (a pivot below eps, which exact arithmetic
-            cannot give, makes its column fall back) or "none".
+        idea: "slow-couplings" (off-diagonals forget `SLOWER` times more slowly) or "pivot-floor" (a pivot below eps, which exact
+            arithmetic cannot give, makes its column fall back).
     """
 
     def __init__(self, params: Iterable[torch.Tensor], idea: str, hyper: Hyper) -> None:
