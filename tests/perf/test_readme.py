@@ -25,8 +25,16 @@ RUNS: Final = {  # what measures and trains nothing: exit code over an empty sto
 RECORDED: Final = re.compile(r"<!-- numbers: [\w-]+ -->\n(.*?)<!-- /numbers -->", re.DOTALL)
 OLDER: Final = "sonew-bf16-state"  # of an earlier form of the command, which its page calls so
 OPEN: Final = {  # what stands for any value, with one
-    **{"BAND": "1", "PRECISION": "fp32", "BETA2": "0.9", "GAMMA": "0.1", "EPS": "1e-6", "EPS_REL": "0"},
-    **{"IDEA": "pivot-floor", "CHAIN": "row", "LAYERS": "all", "...": ""},
+    "BAND": "1",
+    "PRECISION": "fp32",
+    "BETA2": "0.9",
+    "GAMMA": "0.1",
+    "EPS": "1e-6",
+    "EPS_REL": "0",
+    "IDEA": "pivot-floor",
+    "CHAIN": "row",
+    "LAYERS": "all",
+    "...": "",
 }
 
 
