@@ -56,7 +56,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write beside the target and move into place: a reader sees the old file or the new one, never a part.
 
     A link stays a link. The file keeps its mode; a new one gets what the umask leaves, since a record is for reading and not
@@ -68,10 +68,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     real = path.resolve()
     temporary = real.with_name(f".{real.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as handle:
+        with temporary.open("x", encoding="utf-8") as handle:
             if real.exists():
                 os.fchmod(handle.fileno(), stat.S_IMODE(real.stat().st_mode))
-            handle.write(content.encode() if isinstance(content, str) else content)
+            handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(real)

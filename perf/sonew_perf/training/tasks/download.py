@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import http.client
 import io
+import os
+import secrets
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,7 +17,6 @@ from typing import Final
 
 from sonew.documents import UnreadableFileError, read_regular_file
 from sonew.paths import cache_dir
-from sonew_autotune.store.files import write_atomically
 from sonew_perf.errors import DataError
 
 Told = Callable[[int, int | None], None]
@@ -88,6 +89,20 @@ def _received(url: str, told: Told, patience: float) -> bytes:
     return bytes(content)
 
 
+def _write(path: Path, content: bytes) -> None:
+    """Into place at once: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _from_mirrors(published: Published, mirrors: Sequence[str], told: Told, patience: float) -> bytes:
     """What the first mirror sends that has the published file.
 
@@ -121,9 +136,7 @@ def fetch(published: Published, mirrors: Sequence[str], folder: Path, *, told: T
         return
     try:
         path.unlink(missing_ok=True)
-        content = _from_mirrors(published, mirrors, told, patience)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        _write(path, _from_mirrors(published, mirrors, told, patience))
     except OSError as error:
         msg = f"{path} cannot be written: {error.strerror}. Set SONEW_CACHE_DIR to one that can be, or name the images' folder with --data."
         raise DataError(msg) from error
