@@ -1,4 +1,4 @@
-"""Processes that stay: each runs functions of `tests.distributed` as one rank of a gloo group of any size, and is started once."""
+"""Processes that stay: each runs functions of `tests.distributed` as one rank of a gloo group of any size, until one of them fails."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib
 import multiprocessing
 import os
 import traceback
+from collections.abc import Mapping
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,34 +25,32 @@ class Workers:
         environment: what the processes' environment adds.
     """
 
-    def __init__(self, count: int, folder: Path, environment: dict[str, str] | None = None) -> None:
-        self._folder, self._runs = folder, 0
-        context = multiprocessing.get_context("spawn")
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for _ in range(count):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, environment or {}), daemon=True)
-            process.start()
-            self._pipes.append(here)
-            self._processes.append(process)
+    def __init__(self, count: int, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._count, self._folder, self._runs = count, folder, 0
+        self._environment = dict(environment or {})
+        self._start()
 
     def run(self, function: str, ranks: int, **arguments: Any) -> list[Any]:
         """Call `module.function(**arguments)` of this package in so many ranks of a new group; the results by rank.
 
+        After a failure new processes take over: groups are named by a count that each process keeps, and one that failed to join
+        a group counts differently from then on. No later run would find its ranks.
+
         Raises:
-            AssertionError: with the traceback of the first rank that failed, or where one does not answer.
+            AssertionError: with the traceback of each rank that failed, or where one does not answer or has ended.
         """
         self._runs += 1
         meeting = self._folder / f"meeting-{self._runs}"
-        for rank, pipe in enumerate(self._pipes[:ranks]):
-            pipe.send((function, rank, ranks, str(meeting), arguments))
-        answers = []
-        for rank, pipe in enumerate(self._pipes[:ranks]):
-            assert pipe.poll(SECONDS), f"rank {rank} of {ranks} does not answer in {function}"
-            answers.append(pipe.recv())
-        failed = [f"rank {rank} of {ranks}:\n{text}" for rank, (done, text) in enumerate(answers) if not done]
-        assert not failed, "\n".join(failed)
+        try:
+            for rank, pipe in enumerate(self._pipes[:ranks]):
+                pipe.send((function, rank, ranks, str(meeting), arguments))
+            answers = [self._answer(rank, f"rank {rank} of {ranks}", function) for rank in range(ranks)]
+            failed = [f"rank {rank} of {ranks}:\n{text}" for rank, (done, text) in enumerate(answers) if not done]
+            assert not failed, "\n".join(failed)
+        except (AssertionError, OSError):
+            self.close()
+            self._start()
+            raise
         return [result for _, result in answers]
 
     def close(self) -> None:
@@ -59,9 +59,31 @@ class Workers:
             process.terminate()
             process.join()
 
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection] = []
+        self._processes: list[SpawnProcess] = []
+        for _ in range(self._count):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, self._environment), daemon=True)
+            process.start()
+            there.close()  # the process has its own: here.recv() then tells when that one has ended
+            self._pipes.append(here)
+            self._processes.append(process)
 
-def _serve(pipe: Connection, environment: dict[str, str]) -> None:
-    os.environ.update(environment)
+    def _answer(self, rank: int, who: str, function: str) -> tuple[bool, Any]:
+        assert self._pipes[rank].poll(SECONDS), f"{who} does not answer in {function}"
+        try:
+            answer: tuple[bool, Any] = self._pipes[rank].recv()
+        except EOFError as error:
+            msg = f"{who} ended in {function}"
+            raise AssertionError(msg) from error
+        return answer
+
+
+def _serve(pipe: Connection, environment: Mapping[str, str]) -> None:
+    # Without the barrier a rank may leave a group while another is still joining it, which then fails: "Connection closed by peer".
+    os.environ.update({"TORCH_DIST_INIT_BARRIER": "1", **environment})
     import torch
     import torch.distributed as dist
 

@@ -15,7 +15,10 @@ from sonew_perf.errors import MeasurementError
 from sonew_perf.process import ROOT
 from sonew_perf.steps.workloads import one_tensor
 
-LATER = time.monotonic() + 600
+
+def later() -> float:
+    """A moment that no test reaches."""
+    return time.monotonic() + 600
 
 
 def test_both_sides_time_their_own_steps_and_a_planted_slowdown_shows() -> None:
@@ -23,10 +26,11 @@ def test_both_sides_time_their_own_steps_and_a_planted_slowdown_shows() -> None:
     head = Subject(side=parse_side("."), tree=ROOT, slowdown=4.0)  # so large that no noise hides it
     small = Case(framework="torch", workload=one_tensor(500), band=1)
     wrong = Case(framework="torch", workload=one_tensor(500), band=-1)
+    deadline = later()
     good, bad = take_rounds(
         [small, wrong],
-        lambda framework: launched(base, head, framework=framework, device="cpu", deadline=LATER),
-        Limits(LATER),
+        lambda framework: launched(base, head, framework=framework, device="cpu", deadline=deadline),
+        Limits(deadline),
         launches=1,
         rounds=3,
     )
@@ -41,7 +45,7 @@ def test_a_side_that_imports_another_copy_is_refused(tmp_path: Path) -> None:
     """An empty folder as the tree: the installed package would be measured in its place."""
     elsewhere = Subject(side=Side(spec="v1", commit="1" * 40), tree=tmp_path)
     with pytest.raises(MeasurementError, match="imported SONew from"):
-        Pair(elsewhere, elsewhere, framework="torch", device="cpu", deadline=LATER)
+        Pair(elsewhere, elsewhere, framework="torch", device="cpu", deadline=later())
 
 
 def test_a_process_that_ends_says_its_last_words(tmp_path: Path) -> None:
