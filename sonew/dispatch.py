@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -249,9 +250,9 @@ def explain(
 
 
 def _passed_over(candidates: Sequence[Candidate], chosen: str, device: str) -> list[Candidate]:
-    """Faster backends made for this device that cannot run."""
+    """Backends made for this device that come before the chosen one, and so cannot run."""
     made_for = {row.name for row in BACKENDS if row.device == device}
-    return [c for c in candidates if c.backend in made_for and c.reason is not None and c.backend != chosen]
+    return [c for c in itertools.takewhile(lambda c: c.backend != chosen, candidates) if c.backend in made_for]
 
 
 def make_plan(

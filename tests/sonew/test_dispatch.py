@@ -96,6 +96,16 @@ def test_falling_to_the_reference_warns_with_the_reason(fake_backends: Callable[
     assert (plan.backend, plan.provenance) == ("reference", "nothing to tune; cpu passed over (no compiler: install g++)")
 
 
+def test_a_backend_behind_the_chosen_one_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = ModuleType("fake_late")
+    late.__dict__.update(KERNEL="", rejects=lambda _problem: "no compiler", environment=dict)
+    monkeypatch.setitem(sys.modules, late.__name__, late)
+    rows = tuple(BackendRow(name, "torch", f"fake_{name}", "cpu") for name in ("cpu", "late"))
+    monkeypatch.setattr(dispatch, "BACKENDS", rows)
+    plan = dispatch.make_plan(PROBLEM)
+    assert (plan.backend, "passed over" in plan.provenance) == ("cpu", False)
+
+
 def test_an_explicit_request_never_falls_back(fake_backends: Callable[..., None]) -> None:
     fake_backends(cpu="no compiler")
     with pytest.raises(BackendUnavailableError) as caught:
