@@ -108,11 +108,12 @@ def _pending(place: Place, found: Found) -> Path:
 
 def _keep(found: Found, entry: Entry, place: Place, label: str, device: torch.device) -> None:
     """Keep a search: in the record that the user named, in place of an earlier state of it; for the store until there are runs."""
-    record = files.read_entries(place.output) if place.output is not None else []
-    if place.output is not None and entry not in record:
-        record = [known for known in record if known.get("study") != found.study]
-        about = new_run(describe_machine(device.type), arguments=sys.argv[1:], label=label)
-        keep(about, [*record, entry], Place(output=place.output))
+    if place.output is not None:
+        with files.adding(place.output) as record:
+            if entry not in record:
+                others = [known for known in record if known.get("study") != found.study]
+                about = new_run(describe_machine(device.type), arguments=sys.argv[1:], label=label)
+                keep(about, [*others, entry], Place(output=place.output))
     if place.stores and found.fresh:
         keep_unfinished(_pending(place, found), [entry])
 

@@ -134,8 +134,9 @@ def train_runs(runs: Sequence[Run], data: Data, device: torch.device, place: Pla
         told = {run: lambda mean, loss, run=run: progress.told(run, mean, loss) for run in runs}
         try:
             for number, (entry, new) in enumerate(train_all(runs, data, device, known, counters=counters, told=told)):
-                if new and place.output is not None:  # read anew: another command may have added to it meanwhile
-                    keep(about, [*files.read_entries(place.output), entry], Place(output=place.output))
+                if new and place.output is not None:
+                    with files.adding(place.output) as others:
+                        keep(about, [*others, entry], Place(output=place.output))
                 if new and place.stores:
                     fresh.append(entry)
                     keep_unfinished(unfinished, fresh)

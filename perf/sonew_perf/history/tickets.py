@@ -11,10 +11,9 @@ from typing import Final, Literal, get_args
 
 from sonew.documents import parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
-from sonew_autotune.store.journal import locked
 from sonew_perf.errors import RecordError
 from sonew_perf.records.checks import LONGEST_NAME, SAFE_ID, Fields, expect_text, shown
-from sonew_perf.records.files import SCHEMA_VERSION, write_text
+from sonew_perf.records.files import SCHEMA_VERSION, holding, write_text
 from sonew_perf.records.runs import FIX, TICKETS
 
 State = Literal["open", "accepted", "fixed", "ignored"]
@@ -103,12 +102,6 @@ def set_ticket(folder: Path, identity: str, state: str, *, note: str = "", autho
     """
     date = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
     ticket = _checked(Ticket(id=identity, state=_state(state), note=note, author=author, date=date))
-    try:
-        with locked(folder / "tickets.lock"):
-            write_tickets(folder, read_tickets(folder) | {identity: ticket})
-    except RecordError:
-        raise
-    except OSError as error:
-        msg = f"{folder} cannot be written: {error}. {FIX}"
-        raise RecordError(msg) from error
+    with holding(folder / "tickets.lock", fix=FIX):
+        write_tickets(folder, read_tickets(folder) | {identity: ticket})
     return ticket

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sonew.documents import SURROGATE
 from sonew_autotune.store.files import write_atomically
+from sonew_autotune.store.journal import locked
 from sonew_perf.errors import RecordError
 
 SCHEMA_VERSION: Final = 1
@@ -80,3 +82,31 @@ def read_entries(path: Path) -> list[Entry]:
         msg = f"{path} has no list of entries. {fix}"
         raise RecordError(msg)
     return entries
+
+
+@contextmanager
+def holding(lock: Path, *, fix: str) -> Iterator[None]:
+    """Hold a lock file, for as long as files beside it are read and written again.
+
+    Raises:
+        RecordError: the lock cannot be made; `fix` as `write_text`.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock))
+        except OSError as error:
+            msg = f"{lock.parent} cannot be written: {error}. {fix}"
+            raise RecordError(msg) from error
+        yield
+
+
+@contextmanager
+def adding(path: Path) -> Iterator[list[Entry]]:
+    """The entries of a record that more are written to: other commands that add to it wait meanwhile, so that no entry is lost.
+
+    Raises:
+        RecordError: as `read_entries`, or its folder cannot be written.
+    """
+    real = path.resolve()
+    with holding(real.with_name(f"{real.name}.lock"), fix=OUTPUT_FIX):
+        yield read_entries(path)

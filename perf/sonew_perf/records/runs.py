@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,10 @@ import platformdirs
 
 from sonew.documents import parse_json, read_regular_file
 from sonew.errors import InvalidConfigError
-from sonew_autotune.store.journal import locked
 from sonew_perf.errors import RecordError
 from sonew_perf.records import machines
 from sonew_perf.records.checks import LONGEST_NAME, SAFE_ID, Fields, expect_text, shown
-from sonew_perf.records.files import SCHEMA_VERSION, Entry, document, write_text
+from sonew_perf.records.files import SCHEMA_VERSION, Entry, document, holding, write_text
 from sonew_perf.records.model import Run
 
 BASELINES: Final = Path(__file__).resolve().parents[2] / "baselines"
@@ -74,20 +73,13 @@ class Pin:
     date: str = ""
 
 
-@contextmanager
-def changing(folder: Path) -> Iterator[None]:
+def changing(folder: Path) -> AbstractContextManager[None]:
     """Hold the store's pins: nobody else pins, unpins or drops runs meanwhile.
 
     Raises:
         RecordError: the folder cannot be written.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / "pins.lock"))
-        except OSError as error:
-            msg = f"{folder} cannot be written: {error}. {FIX}"
-            raise RecordError(msg) from error
-        yield
+    return holding(folder / "pins.lock", fix=FIX)
 
 
 def read_pins(folder: Path) -> dict[str, Pin]:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sonew_perf.errors import RecordError
-from sonew_perf.records.files import Entry, document, read_entries, write_entries, write_text
+from sonew_perf.records.files import Entry, adding, document, read_entries, write_entries, write_text
 
 ENTRIES: list[Entry] = [{"case": "a", "samples_ms": [1.25, 1e-7]}, {"case": "b", "loss": None}]
 
@@ -73,3 +74,22 @@ def test_what_is_no_record_is_named_and_never_overwritten_blindly(tmp_path: Path
     path.write_text(content)
     with pytest.raises(RecordError, match=rf"record\.json .*{said}.*Move it away or pass another --output"):
         read_entries(path)
+
+
+def test_commands_that_add_to_one_record_lose_nothing(tmp_path: Path) -> None:
+    """Each reads what is there and writes it again with one more."""
+    path = tmp_path / "record.json"
+
+    def add(number: int) -> None:
+        with adding(path) as others:
+            write_entries(path, [*others, {"number": number}])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert sorted(entry["number"] for entry in read_entries(path)) == list(range(40))
+
+
+def test_a_record_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    (tmp_path / "record.json.lock").mkdir()
+    with pytest.raises(RecordError, match=r"cannot be written: .* Pass a writable --output"), adding(tmp_path / "record.json"):
+        pass
