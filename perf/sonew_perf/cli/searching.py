@@ -118,12 +118,11 @@ def _keep(found: Found, entry: Entry, place: Place, label: str, device: torch.de
         keep_unfinished(_pending(place, found), [entry])
 
 
-def _hand_over(searches: Sequence[Found], runs: Sequence[Run], place: Place) -> None:
-    """Put searches that the store does not have yet beside the runs that are about to be trained."""
+def _hand_over(searches: Sequence[Found], unfinished: Path, place: Place) -> None:
+    """Put searches that the store does not have yet beside the finished runs of the command that is about to train."""
     pending = [path for found in searches if (path := _pending(place, found)).exists()]
     if not pending or not place.stores:
         return
-    unfinished = unfinished_path(place.folder, runs)
     entries = [entry for path in pending for entry in files.read_entries(path)]
     studies = {entry.get("study") for entry in entries}
     kept = [entry for entry in files.read_entries(unfinished) if entry.get("study") not in studies]
@@ -172,5 +171,5 @@ def find_runs(asked: Asked, data: Data, device: torch.device, place: Place, *, l
             typer.echo(f"interrupted; trials that ended are kept in {where}: the same command goes on from there", err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
     runs = make_runs(asked, data, {variant: found.settings for variant, found in searches.items()})
-    _hand_over(list(searches.values()), runs, place)
+    _hand_over(list(searches.values()), unfinished_path(place.folder, runs, data, device), place)
     return runs

@@ -34,7 +34,7 @@ from sonew_perf.training.asked import Asked
 from sonew_perf.training.loop import mean_every
 from sonew_perf.training.race import Race, races
 from sonew_perf.training.results import read_result
-from sonew_perf.training.running import UNFINISHED, keep_unfinished, train_all, unfinished_path
+from sonew_perf.training.running import UNFINISHED, add_unfinished, train_all, unfinished_path
 from sonew_perf.training.runs import KIND, Run, by_label
 from sonew_perf.training.tasks.data import Data
 from sonew_perf.training.tasks.download import fetch_mnist
@@ -124,23 +124,26 @@ def train_runs(runs: Sequence[Run], data: Data, device: torch.device, place: Pla
     Raises:
         RecordError: a place cannot be written. DataError: the data does not fill a batch. typer.Exit: interrupted.
     """
-    unfinished = unfinished_path(place.folder, runs)
+    unfinished = unfinished_path(place.folder, runs, data, device)
     known = _recorded(place, unfinished)
     about = new_run(describe_machine(device.type), arguments=sys.argv[1:], label=label)
     entries: list[Entry] = []
+    reused = 0
     fresh = files.read_entries(unfinished) if place.stores else []
     with progress_bar() as shown:
         progress = TrainingProgress(shown, runs, data)
         told = {run: lambda mean, loss, run=run: progress.told(run, mean, loss) for run in runs}
         try:
-            for number, (entry, new) in enumerate(train_all(runs, data, device, known, counters=counters, told=told)):
+            for number, (found, new) in enumerate(train_all(runs, data, device, known, counters=counters, told=told)):
+                entry = found | {"commit": about.commit} if new else found  # a record's own head is its last command's
                 if new and place.output is not None:
                     with files.adding(place.output) as others:
                         keep(about, [*others, entry], Place(output=place.output))
                 if new and place.stores:
                     fresh.append(entry)
-                    keep_unfinished(unfinished, fresh)
+                    add_unfinished(unfinished, fresh)
                 entries.append(entry)
+                reused += not new
                 progress.ended(number, entry, new=new)
         except KeyboardInterrupt:
             where = place.output if place.output is not None else unfinished
@@ -152,6 +155,8 @@ def train_runs(runs: Sequence[Run], data: Data, device: torch.device, place: Pla
             with suppress(RecordError):
                 _store(about, fresh, place, unfinished)
             raise
+    if reused:
+        typer.echo(f"{reused} of {len(runs)} runs were recorded before, on such a machine. To train anew pass --output FILE.", err=True)
     _store(about, fresh, place, unfinished)
     return entries
 

@@ -14,7 +14,7 @@ from sonew_perf.records.results import SEARCH
 from sonew_perf.training.asked import Asked
 from sonew_perf.training.running import machine_for
 from sonew_perf.training.runs import Run
-from sonew_perf.training.settings import Range, Settings, as_entry
+from sonew_perf.training.settings import Range, Settings
 from sonew_perf.training.tasks.data import Data
 
 SAMPLER: Final = "tpe"
@@ -106,7 +106,7 @@ def search_entry(found: Found, asked: Asked, data: Data, device: torch.device) -
         "sampler": SAMPLER,
         "pruner": {"name": "median", "after_trials": PRUNE_AFTER_TRIALS, "after_means": found.warm_up},
         "value": found.value,
-        "hyper": as_entry(run.settings, run.uses),
+        "hyper": run.hyper,
         "outcomes": found.outcomes,
         "trials": [asdict(trial) for trial in found.trials],
         "seconds": round(sum(trial.seconds for trial in found.trials), 3),

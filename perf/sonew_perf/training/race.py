@@ -169,24 +169,32 @@ def _standing(method: Method, baseline: Method | None, conditions: Conditions) -
     return Standing(method, baseline, target, reached, *(_share(ratio, there, whole) for ratio in ratios))
 
 
+def _baseline(method: Method, plain: Sequence[Method]) -> Method | None:
+    """What the method is held against: of its framework in full precision, else in its own, else of the other in full precision."""
+    ours = method.results[0]
+    for framework, precision in ((ours.framework, "fp32"), (ours.framework, ours.precision), (None, "fp32")):
+        for other in plain:
+            theirs = other.results[0]
+            if theirs.precision == precision and framework in (None, theirs.framework):
+                return other
+    return None
+
+
 def _race(conditions: Conditions, results: Sequence[Result]) -> Race:
     by_label: dict[str, list[Result]] = {}
     for result in results:
         by_label.setdefault(result.label, []).append(result)
     gradient_s = _gradient_s(results)
     methods = [_method(members, gradient_s) for members in by_label.values()]
-    plain = [method for method in methods if method.name in BASELINES and method.results[0].precision == "fp32"]
-    plain.sort(key=lambda method: BASELINES.index(method.name), reverse=True)
-    baselines = {method.results[0].framework: method for method in plain}
-    any_framework = next(iter(baselines.values()), None)
-    standings = [_standing(method, baselines.get(method.results[0].framework, any_framework), conditions) for method in methods]
+    plain = sorted((method for method in methods if method.name in BASELINES), key=lambda method: BASELINES.index(method.name))
+    standings = [_standing(method, _baseline(method, plain), conditions) for method in methods]
     return Race(conditions, tuple(results), tuple(standings))
 
 
 def races(entries: Iterable[Mapping[str, Any]]) -> list[Race]:
     """The training runs of these entries by what may be held against each other: task, data, length, batch and machine.
 
-    A method is held against the baseline of its own framework, without one against that of the other.
+    A method is held against the baseline of its own framework in float32, else in its own precision, else of the other framework.
 
     Args:
         entries: of any kind; others, and training runs of the older form, are left out.

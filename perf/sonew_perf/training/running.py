@@ -20,11 +20,13 @@ from sonew_perf.training.runs import Run, find_result, identity
 from sonew_perf.training.tasks.data import Data
 
 UNFINISHED: Final = "training"  # the store's folder of commands that have not come to their end
+LOCK: Final = "runs.lock"  # in that folder
+STORE_FIX: Final = "Pass a writable --store."
 
 
-def unfinished_path(folder: Path, runs: Sequence[Run]) -> Path:
+def unfinished_path(folder: Path, runs: Sequence[Run], data: Data, device: torch.device) -> Path:
     """Where a store keeps what is finished of a command whose other runs are still to come."""
-    named = json.dumps([identity(run, {}, {}) for run in runs], sort_keys=True)
+    named = json.dumps([identity(run, data.describe(), machine_for(run.framework, device)) for run in runs], sort_keys=True)
     return folder / UNFINISHED / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.json"
 
 
@@ -90,4 +92,15 @@ def keep_unfinished(path: Path, entries: Sequence[Entry]) -> None:
     Raises:
         RecordError: the place cannot be written.
     """
-    files.write_text(path, files.document(entries), fix="Pass a writable --store.")
+    files.write_text(path, files.document(entries), fix=STORE_FIX)
+
+
+def add_unfinished(path: Path, entries: Sequence[Entry]) -> None:
+    """As `keep_unfinished`, beside what the same command, begun twice, has finished.
+
+    Raises:
+        RecordError: the place cannot be written or read.
+    """
+    with files.holding(path.with_name(LOCK), fix=STORE_FIX):
+        others = files.read_entries(path)
+        keep_unfinished(path, [*others, *(entry for entry in entries if entry not in others)])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sonew.config import default_gamma
 from sonew_perf.records.files import Entry
 from sonew_perf.training.settings import Settings, as_entry
 
@@ -64,15 +65,24 @@ class Run:
         return {name: value for name, value in as_entry(self.settings, self.uses).items() if name not in set(searched)}
 
     @property
+    def hyper(self) -> Entry:
+        """The settings as a record holds them: gamma as it acts with narrow state, since its default may become another."""
+        made = as_entry(self.settings, self.uses)
+        if "gamma" in made and made["gamma"] is None and self.precision != "fp32":
+            made["gamma"] = default_gamma("bfloat16", self.settings.beta2, self.settings.band)
+        return made
+
+    @property
     def label(self) -> str:
         """The method as tables name it: with everything that is not plain, but not its rates."""
-        return label(self.name, self.band, self.framework, self.precision, as_entry(self.settings, self.uses))
+        return label(self.name, self.band, self.framework, self.precision, self.hyper)
 
 
 def label(name: str, band: int | None, framework: str, precision: str, hyper: Mapping[str, Any]) -> str:
     """A method's name with what changes what it does."""
     said = [name if band is None else f"{name} band {band}"]
-    said += [f"{key} {hyper[key]}" for key, plain in PLAIN.items() if key in hyper and hyper[key] != plain]
+    others = {key: hyper[key] for key, plain in PLAIN.items() if key in hyper and hyper[key] != plain}
+    said += [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in others.items()]
     said += [precision] * (precision != "fp32") + ["JAX"] * (framework == "jax")
     return ", ".join(said)
 
@@ -84,7 +94,7 @@ def identity(run: Run, data: Mapping[str, Any], machine: Mapping[str, Any]) -> E
         **run.describe(),
         "label": run.label,
         "lr": run.settings.lr,
-        "hyper": as_entry(run.settings, run.uses),
+        "hyper": run.hyper,
         "data": dict(data),
         "machine": dict(machine),
     }

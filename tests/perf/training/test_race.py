@@ -145,9 +145,12 @@ def test_where_adam_was_not_trained_adamw_is_the_baseline() -> None:
     assert _standing([adamw, *ADAM, made("sonew", (70.0, 50.0, 40.0))]).target == 52.0
 
 
-def test_the_baseline_is_in_full_precision() -> None:
-    standing = _standing([made("adam", (80.0, 60.0), precision="bf16", label="Adam, bf16"), made("sonew", (70.0, 50.0))])
-    assert standing.baseline is None
+def test_the_baseline_is_in_full_precision_or_else_in_the_methods_own() -> None:
+    narrow: dict[str, Any] = {"precision": "bf16"}
+    adam, ours = made("adam", (80.0, 60.0), **narrow, label="Adam, bf16"), made("sonew", (70.0, 50.0), **narrow, label="SONew, bf16")
+    assert _standing([adam, made("sonew", (70.0, 50.0))]).baseline is None
+    assert _standing([adam, ours], "SONew, bf16").target == 60.0
+    assert _standing([adam, made("adam", (80.0, 55.0)), ours], "SONew, bf16").target == 55.0
 
 
 def test_state_and_the_largest_fallback_of_a_layer_at_the_end_are_told() -> None:

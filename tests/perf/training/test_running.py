@@ -18,7 +18,7 @@ from sonew_perf.machine import describe
 from sonew_perf.records.files import Entry, json_text, read_entries
 from sonew_perf.training import running
 from sonew_perf.training.loop import Told
-from sonew_perf.training.running import keep_unfinished, machine_for, train_all, unfinished_path
+from sonew_perf.training.running import add_unfinished, keep_unfinished, machine_for, train_all, unfinished_path
 from sonew_perf.training.runs import Run, identity
 from sonew_perf.training.tasks.data import Data
 from tests.perf.training.made import CPU, DATA, make_run
@@ -133,15 +133,25 @@ def test_data_that_fills_no_batch_is_refused_with_the_fix() -> None:
 
 
 def test_what_is_finished_is_kept_under_a_name_of_the_commands_runs(tmp_path: Path) -> None:
-    path = unfinished_path(tmp_path, RUNS)
-    assert path == unfinished_path(tmp_path, list(RUNS))
-    assert len({path, unfinished_path(tmp_path, RUNS[:-1]), unfinished_path(tmp_path, RUNS[::-1])}) == 3
+    path = unfinished_path(tmp_path, RUNS, DATA, CPU)
+    assert path == unfinished_path(tmp_path, list(RUNS), DATA, CPU)
+    others = [unfinished_path(tmp_path, runs, DATA, CPU) for runs in (RUNS[:-1], RUNS[::-1])]
+    others.append(unfinished_path(tmp_path, RUNS, replace(DATA, sha256="1f"), CPU))  # the same command with other data
+    assert len({path, *others}) == 4
     assert path.parent == tmp_path / "training"
     first: Entry = {"loss": 1.0}
     second: Entry = {"loss": None}
     for entries in ([first], [first, second]):
         keep_unfinished(path, entries)
         assert read_entries(path) == entries
+
+
+def test_a_command_that_was_begun_twice_keeps_what_both_have_finished(tmp_path: Path) -> None:
+    path = unfinished_path(tmp_path, RUNS, DATA, CPU)
+    mine: list[Entry] = [{"loss": 1.0}, {"loss": 2.0}]
+    for entries in (mine[:1], [{"loss": 3.0}], mine):
+        add_unfinished(path, entries)
+    assert read_entries(path) == [{"loss": 1.0}, {"loss": 3.0}, {"loss": 2.0}]
 
 
 def test_a_place_that_cannot_be_written_is_named_with_the_option(tmp_path: Path) -> None:

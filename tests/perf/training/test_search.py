@@ -268,7 +268,7 @@ def test_a_search_is_kept_in_the_record_once(tmp_path: Path, trained: Callable[.
     trained()
     place = Place(output=tmp_path / "x.json", store=tmp_path / "store")
     runs = _find(place)
-    beside = unfinished_path(place.folder, runs)
+    beside = unfinished_path(place.folder, runs, DATA, CPU)
     entries = files.read_entries(tmp_path / "x.json")
     assert [(entry["kind"], entry["method"]) for entry in entries] == [("training search", "sonew"), ("training search", "adam")]
     assert files.read_entries(beside) == entries
@@ -291,7 +291,7 @@ def test_a_search_that_was_interrupted_later_is_still_handed_to_the_store(
     assert f"trials that ended are kept in {tmp_path / 'training'}: the same command goes on" in capsys.readouterr().err
     trained()
     runs = _find(Place(store=tmp_path))
-    assert [entry["method"] for entry in files.read_entries(unfinished_path(tmp_path, runs))] == ["sonew", "adam"]
+    assert [entry["method"] for entry in files.read_entries(unfinished_path(tmp_path, runs, DATA, CPU))] == ["sonew", "adam"]
     assert "SONew band 1, trial" not in capsys.readouterr().err
 
 
