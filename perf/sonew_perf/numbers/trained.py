@@ -13,20 +13,28 @@ DATE: Final = "2026-11-28-epyc-avx512-train"
 FIVE_EPOCHS: Final = f"{DATE}-five-epochs.json"
 FIVE_EPOCHS_JAX: Final = f"{DATE}-five-epochs-jax.json"
 FULL: Final = f"{DATE}-full.json"
+FULLY: Final = (FULL, f"{DATE}-full-muon.json", f"{DATE}-full-soap.json")
 SEARCHED: Final = f"{DATE}-search.json"
 IDEAS: Final = tuple(f"{DATE}-{name}.json" for name in ("averaged-after", "wider-bands", "pivot-floor"))
 MUON_SOAP: Final = f"{DATE}-muon-soap.json"
 TEXT: Final = f"{DATE}-text.json"
 NARROW_STATE: Final = f"{DATE}-bf16-state.json"
 NARROW_GAMMA: Final = f"{DATE}-bf16-gamma.json"
+NARROW_BETA2: Final = f"{DATE}-bf16-beta2.json"
+NARROW_DEFAULTS: Final = f"{DATE}-bf16-defaults.json"
+NARROW_DEFAULTS_GAMMA: Final = f"{DATE}-bf16-defaults-gamma.json"
 PURE: Final = f"{DATE}-bf16.json"
 TEXT_ADAMW: Final = f"{DATE}-text-adamw.json"
 TEXT_LAYERS: Final = f"{DATE}-text-layers.json"
 EPS: Final = (f"{DATE}-eps-text.json", f"{DATE}-eps-autoencoder.json")
+BETAS: Final = (f"{DATE}-betas-text.json", f"{DATE}-betas-autoencoder.json")
+GRAFT: Final = (f"{DATE}-graft-text.json", f"{DATE}-graft-autoencoder.json")
+OTHERS: Final = f"{DATE}-others.json"
 
 RUN: Final = "sonew-perf train"
 IMAGES: Final = f"{RUN} --data mnist"
 THREE: Final = "--method sonew --method adam --band 1 --band 4"
+TORCHS: Final = "--method adamw --method sgd --method rmsprop --method adagrad"
 OURS: Final = "--method sonew --band 1 --band 4"
 SEEDS: Final = "--seed 0 --seed 1 --seed 2"
 SHORT: Final = f"--epochs 3 --schedule-epochs 3 --lr-rule steps --search 4 --ranges narrow {SEEDS}"
@@ -39,11 +47,13 @@ SOURCES: Final[Mapping[str, Source]] = {
         (FIVE_EPOCHS, FIVE_EPOCHS_JAX),
         partial(benchmarks.epoch, number=5, expected=REFERENCE, command=f"{IMAGES} {THREE} --epochs 5 {SEEDS}"),
     ),
-    "train-full": Source((FULL,), partial(race.race, command=f"{IMAGES} {THREE}", steps=6000)),
+    "train-full": Source(FULLY, partial(race.race, command=f"{IMAGES} {THREE} --method muon --method soap", steps=6000)),
     "band-1-steps": Source((FULL,), partial(race.share, label="SONew band 1", of="steps", steps=6000)),
     "band-1-wall": Source((FULL,), partial(race.share, label="SONew band 1", of="wall", steps=6000)),
-    "train-summary": Source((FULL,), partial(race.race, steps=6000)),
-    "train-search": Source((SEARCHED, MUON_SOAP), partial(race.race, command=f"{IMAGES} {THREE} {SHORT}", steps=180)),
+    "soap-wall": Source(FULLY, partial(race.share, label="SOAP", of="wall", steps=6000)),
+    "muon-wall": Source(FULLY, partial(race.share, label="Muon", of="wall", steps=6000)),
+    "train-summary": Source(FULLY, partial(race.race, steps=6000)),
+    "train-search": Source((SEARCHED, OTHERS, MUON_SOAP), partial(race.race, command=f"{IMAGES} {THREE} {TORCHS} {SHORT}", steps=180)),
     "train-ideas": Source(
         (SEARCHED, *IDEAS),
         partial(
@@ -65,6 +75,26 @@ SOURCES: Final[Mapping[str, Source]] = {
     "train-narrow-state": Source(
         (FIVE_EPOCHS, NARROW_STATE, NARROW_GAMMA),
         partial(benchmarks.narrow_state, command=f"{IMAGES} {OURS} --precision bf16-state --epochs 5 {SEEDS} --counters --set gamma=GAMMA"),
+    ),
+    "train-narrow-defaults": Source(
+        (NARROW_DEFAULTS, NARROW_DEFAULTS, NARROW_DEFAULTS_GAMMA),
+        partial(
+            benchmarks.narrow_state,
+            command=f"{IMAGES} --method sonew --precision bf16-state --epochs 5 {MOMENTS} --set eps=1e-8 {SEEDS} --set gamma=GAMMA",
+        ),
+    ),
+    "train-narrow-beta2": Source(
+        (NARROW_BETA2, NARROW_BETA2),
+        partial(benchmarks.narrow_state, command=f"{IMAGES} --method sonew --precision bf16-state --epochs 5 --set beta2=0.99 {SEEDS}"),
+    ),
+    "train-betas": Source(
+        BETAS, partial(benchmarks.settings, shown=("beta1", "beta2"), command=f"{RUN} {OURS} --set beta1=BETA1 --set beta2=BETA2")
+    ),
+    "train-graft": Source(
+        GRAFT,
+        partial(
+            benchmarks.settings, shown=("graft", "lr"), command=f"{RUN} --method sonew --lr 1e-3 --lr 3e-3 --lr 9e-3 --set graft=GRAFT"
+        ),
     ),
     "train-bf16": Source(
         (PURE,), partial(benchmarks.pure, command=f"{IMAGES} {OURS} --precision bf16 --steps 120 --seed 0 --seed 1 ... --seed 9")
