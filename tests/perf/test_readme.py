@@ -27,10 +27,13 @@ OLDER: Final = "sonew-bf16-state"  # of an earlier form of the command, which it
 OPEN: Final = {  # what stands for any value, with one
     "BAND": "1",
     "PRECISION": "fp32",
+    "BETA1": "0.9",
     "BETA2": "0.9",
     "GAMMA": "0.1",
     "EPS": "1e-6",
     "EPS_REL": "0",
+    "GRAFT": "sgd",
+    "LR": "1e-3",
     "IDEA": "pivot-floor",
     "CHAIN": "row",
     "LAYERS": "all",

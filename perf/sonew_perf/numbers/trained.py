@@ -92,9 +92,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     ),
     "train-graft": Source(
         GRAFT,
-        partial(
-            benchmarks.settings, shown=("graft", "lr"), command=f"{RUN} --method sonew --lr 1e-3 --lr 3e-3 --lr 9e-3 --set graft=GRAFT"
-        ),
+        partial(benchmarks.settings, shown=("graft", "lr"), command=f"{RUN} --method sonew --lr LR --set graft=GRAFT"),
     ),
     "train-bf16": Source(
         (PURE,), partial(benchmarks.pure, command=f"{IMAGES} {OURS} --precision bf16 --steps 120 --seed 0 --seed 1 ... --seed 9")

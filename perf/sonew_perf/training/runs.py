@@ -66,10 +66,10 @@ class Run:
 
     @property
     def hyper(self) -> Entry:
-        """The settings as a record holds them: gamma as it acts with narrow state, since its default may become another."""
+        """The settings as a record holds them: gamma to three digits as it acts with narrow state, since its default may become another."""
         made = as_entry(self.settings, self.uses)
-        if "gamma" in made and made["gamma"] is None and self.precision != "fp32":
-            made["gamma"] = default_gamma("bfloat16", self.settings.beta2, self.settings.band)
+        if made.get("gamma", 0.0) is None and self.precision != "fp32":
+            made["gamma"] = float(f"{default_gamma('bfloat16', self.settings.beta2, self.settings.band):.3g}")
         return made
 
     @property
@@ -81,8 +81,7 @@ class Run:
 def label(name: str, band: int | None, framework: str, precision: str, hyper: Mapping[str, Any]) -> str:
     """A method's name with what changes what it does."""
     said = [name if band is None else f"{name} band {band}"]
-    others = {key: hyper[key] for key, plain in PLAIN.items() if key in hyper and hyper[key] != plain}
-    said += [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in others.items()]
+    said += [f"{key} {hyper[key]}" for key, plain in PLAIN.items() if key in hyper and hyper[key] != plain]
     said += [precision] * (precision != "fp32") + ["JAX"] * (framework == "jax")
     return ", ".join(said)
 

@@ -17,7 +17,7 @@ MACHINE = {"device": "a", "threads": 1}
         (make_run(band=4), "SONew band 4"),
         (make_run(band=0, lr=0.5, beta1=0.5, eps=1e-3, seed=3), "SONew band 0"),
         (make_run("adam", chain="row", band=4), "Adam"),
-        (make_run(chain="row", gamma=0.0, precision="bf16"), "SONew band 1, chain row, gamma 0, bf16"),
+        (make_run(chain="row", gamma=0.0, precision="bf16"), "SONew band 1, chain row, gamma 0.0, bf16"),
         (make_run(band=4, beta2=0.99, precision="bf16-state"), "SONew band 4, gamma 0.00692, bf16-state"),
         (make_run("adamw", framework="jax"), "AdamW, JAX"),
         (
